@@ -1,0 +1,24 @@
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "core/bytes.h"
+#include "io/aligned_buffer.h"
+
+namespace firn {
+
+Result<AlignedBuffer> AlignedBuffer::Allocate(size_t size) {
+  size = RoundUp(size, 4096);
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return Status::FromOs(Code::kInternal, "allocate", "", errno);
+#ifdef MADV_HUGEPAGE
+  if (size >= 2 * kMiB) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+  return AlignedBuffer(static_cast<uint8_t*>(memory), size);
+}
+
+AlignedBuffer::~AlignedBuffer() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+}  // namespace firn
