@@ -1,0 +1,212 @@
+#include "codec/record.h"
+
+#include <cstring>
+
+// The "fast reset" variant of LZ4 saves clearing 16 KiB of state for each chunk.
+#define LZ4_STATIC_LINKING_ONLY
+#include <lz4.h>
+#include <zstd.h>
+
+#include "core/crc32c.h"
+
+namespace firn {
+
+namespace {
+
+constexpr uint8_t kMagic[4] = {'F', 'I', 'R', 'R'};
+constexpr uint8_t kVersion = 1;
+constexpr uint32_t kLz4PrefixBytes = 4;
+
+Status Corrupt(const char* what) { return Status::Error(Code::kCorruptChunk, what).DataLoss(); }
+
+const Key& KeyOf(const RepositoryKeys& keys, RecordClass record_class) {
+  switch (record_class) {
+    case RecordClass::kChunk:
+      return keys.chunk;
+    case RecordClass::kMap:
+      return keys.map;
+    case RecordClass::kObject:
+      return keys.object;
+  }
+  return keys.object;
+}
+
+// What compression must save to be kept: 3 %, because the reader then is spared decompressing.
+uint32_t WorthwhileLength(uint32_t raw_length) { return raw_length - raw_length * 3 / 100; }
+
+}  // namespace
+
+void RecordHeader::Encode(uint8_t* out) const {
+  std::memset(out, 0, kRecordHeaderBytes);
+  std::memcpy(out, kMagic, sizeof kMagic);
+  out[4] = kVersion;
+  out[5] = static_cast<uint8_t>(record_class);
+  out[6] = static_cast<uint8_t>(codec);
+  out[7] = flags;
+  StoreLe(out + 8, raw_length);
+  StoreLe(out + 12, stored_length);
+  std::memcpy(out + 16, id.data(), id.size());
+  StoreLe(out + 48, nonce);
+  StoreLe(out + 56, stored_crc);
+  StoreLe(out + 60, Crc32c({out, 60}));
+}
+
+Result<RecordHeader> RecordHeader::Decode(const uint8_t* bytes) {
+  if (std::memcmp(bytes, kMagic, sizeof kMagic) != 0) return Corrupt("no record begins here");
+  if (LoadLe<uint32_t>(bytes + 60) != Crc32c({bytes, 60})) {
+    return Corrupt("a record's header does not match its checksum");
+  }
+  if (bytes[4] > kVersion) {
+    return Status::Error(Code::kVersion, "a record of a newer format version");
+  }
+  RecordHeader header;
+  header.record_class = static_cast<RecordClass>(bytes[5]);
+  header.codec = static_cast<Codec>(bytes[6]);
+  header.flags = bytes[7];
+  header.raw_length = LoadLe<uint32_t>(bytes + 8);
+  header.stored_length = LoadLe<uint32_t>(bytes + 12);
+  std::memcpy(header.id.data(), bytes + 16, header.id.size());
+  header.nonce = LoadLe<uint64_t>(bytes + 48);
+  header.stored_crc = LoadLe<uint32_t>(bytes + 56);
+  const bool known = bytes[4] == kVersion && bytes[5] >= 1 && bytes[5] <= 3 && bytes[6] <= 2;
+  if (!known || header.raw_length > kRecordContentMax ||
+      header.stored_length > kRecordContentMax) {
+    return Corrupt("a record's header holds values that no record has");
+  }
+  if (header.flags != 0 || header.nonce != 0) {
+    return Status::Error(Code::kUnsupported, "a sealed record: this version has no key for it");
+  }
+  return header;
+}
+
+uint32_t RecordBytesMax(uint32_t raw_length) {
+  const uint32_t lz4 =
+      kLz4PrefixBytes + static_cast<uint32_t>(LZ4_compressBound(static_cast<int>(raw_length)));
+  const auto zstd = static_cast<uint32_t>(ZSTD_compressBound(raw_length));
+  return kRecordHeaderBytes + std::max(lz4, zstd);
+}
+
+struct RecordEncoder::Contexts {
+  std::vector<uint64_t> lz4;
+  ZSTD_CCtx* zstd = nullptr;
+  ~Contexts() { ZSTD_freeCCtx(zstd); }
+};
+
+RecordEncoder::RecordEncoder(const CompressionOptions& options, std::unique_ptr<Contexts> contexts)
+    : options_(options), contexts_(std::move(contexts)) {}
+RecordEncoder::~RecordEncoder() = default;
+
+Result<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(const CompressionOptions& options) {
+  auto contexts = std::make_unique<Contexts>();
+  if (options.codec == Codec::kLz4) {
+    contexts->lz4.resize(static_cast<size_t>(LZ4_sizeofState()) / sizeof(uint64_t) + 1);
+    LZ4_initStream(contexts->lz4.data(), contexts->lz4.size() * sizeof(uint64_t));
+  }
+  if (options.codec == Codec::kZstd) {
+    contexts->zstd = ZSTD_createCCtx();
+    if (contexts->zstd == nullptr) return Status::Error(Code::kInternal, "no memory for zstd");
+    const size_t set =
+        ZSTD_CCtx_setParameter(contexts->zstd, ZSTD_c_compressionLevel, options.level);
+    if (ZSTD_isError(set)) return Status::Error(Code::kInvalidArgument, "zstd level out of range");
+  }
+  return std::unique_ptr<RecordEncoder>(new RecordEncoder(options, std::move(contexts)));
+}
+
+// The stored length, or 0 when storing raw is better.
+uint32_t RecordEncoder::Compress(std::span<const uint8_t> content, uint8_t* out) {
+  const auto raw_length = static_cast<uint32_t>(content.size());
+  const uint32_t limit = WorthwhileLength(raw_length);
+  if (options_.codec == Codec::kLz4 && limit > kLz4PrefixBytes) {
+    StoreLe(out, raw_length);
+    // Given no more room than is worth it, LZ4 gives up by itself.
+    const int length = LZ4_compress_fast_extState_fastReset(
+        contexts_->lz4.data(), reinterpret_cast<const char*>(content.data()),
+        reinterpret_cast<char*>(out + kLz4PrefixBytes), static_cast<int>(raw_length),
+        static_cast<int>(limit - kLz4PrefixBytes), options_.level);
+    if (length <= 0) {
+      // Its state is undefined after a failure.
+      LZ4_initStream(contexts_->lz4.data(), contexts_->lz4.size() * sizeof(uint64_t));
+      return 0;
+    }
+    return kLz4PrefixBytes + static_cast<uint32_t>(length);
+  }
+  if (options_.codec == Codec::kZstd) {
+    const size_t length = ZSTD_compress2(contexts_->zstd, out, ZSTD_compressBound(raw_length),
+                                         content.data(), raw_length);
+    return ZSTD_isError(length) || length > limit ? 0 : static_cast<uint32_t>(length);
+  }
+  return 0;
+}
+
+RecordHeader RecordEncoder::Encode(RecordClass record_class, const Id& id,
+                                   std::span<const uint8_t> content, uint8_t* out) {
+  RecordHeader header;
+  header.record_class = record_class;
+  header.id = id;
+  header.raw_length = static_cast<uint32_t>(content.size());
+  uint8_t* stored = out + kRecordHeaderBytes;
+  header.stored_length = Compress(content, stored);
+  header.codec = header.stored_length > 0 ? options_.codec : Codec::kRaw;
+  if (header.stored_length == 0) {
+    std::memcpy(stored, content.data(), content.size());
+    header.stored_length = header.raw_length;
+  }
+  header.stored_crc = Crc32c({stored, header.stored_length});
+  header.Encode(out);
+  return header;
+}
+
+struct RecordDecoder::Contexts {
+  ZSTD_DCtx* zstd = nullptr;
+  ~Contexts() { ZSTD_freeDCtx(zstd); }
+};
+
+RecordDecoder::RecordDecoder(const RepositoryKeys& keys)
+    : keys_(keys), contexts_(std::make_unique<Contexts>()) {}
+RecordDecoder::~RecordDecoder() = default;
+
+Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t> stored,
+                             std::span<uint8_t> out) {
+  if (stored.size() != header.stored_length || out.size() != header.raw_length) {
+    return Corrupt("a record's lengths do not agree");
+  }
+  if (Crc32c(stored) != header.stored_crc) {
+    return Corrupt("a record's bytes do not match their checksum");
+  }
+  switch (header.codec) {
+    case Codec::kRaw:
+      if (stored.size() != out.size()) return Corrupt("a record's lengths do not agree");
+      std::memcpy(out.data(), stored.data(), stored.size());
+      break;
+    case Codec::kLz4: {
+      if (stored.size() < kLz4PrefixBytes ||
+          LoadLe<uint32_t>(stored.data()) != header.raw_length) {
+        return Corrupt("an LZ4 record's lengths do not agree");
+      }
+      const int length = LZ4_decompress_safe(
+          reinterpret_cast<const char*>(stored.data() + kLz4PrefixBytes),
+          reinterpret_cast<char*>(out.data()), static_cast<int>(stored.size() - kLz4PrefixBytes),
+          static_cast<int>(out.size()));
+      if (length < 0 || static_cast<size_t>(length) != out.size()) {
+        return Corrupt("an LZ4 record does not decompress");
+      }
+      break;
+    }
+    case Codec::kZstd: {
+      if (contexts_->zstd == nullptr) contexts_->zstd = ZSTD_createDCtx();
+      if (contexts_->zstd == nullptr) return Status::Error(Code::kInternal, "no memory for zstd");
+      const size_t length = ZSTD_decompressDCtx(contexts_->zstd, out.data(), out.size(),
+                                                stored.data(), stored.size());
+      if (ZSTD_isError(length) || length != out.size()) {
+        return Corrupt("a zstd record does not decompress");
+      }
+      break;
+    }
+  }
+  if (Blake3Keyed(KeyOf(keys_, header.record_class), out) != header.id) {
+    return Corrupt("content does not match its id");
+  }
+  return Status::Ok();
+}
+
+}  // namespace firn

@@ -1,0 +1,86 @@
+// Index runs: immutable sorted tables from ids to places in packs. docs/repository-format.md section 7.
+//
+// An IndexRun is memory-mapped and safe for concurrent lookups. Opening checks the header and the sections' bounds and costs nothing
+// per entry; every value that an entry gives is checked when it is used, and Verify checks the hash of all bytes.
+#ifndef FIRN_INDEX_INDEX_RUN_H_
+#define FIRN_INDEX_INDEX_RUN_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "io/file.h"
+#include "pack/pack_format.h"
+
+namespace firn {
+
+inline constexpr uint32_t kIndexHeaderBytes = 128;
+inline constexpr uint32_t kIndexPackBytes = 64;
+inline constexpr uint32_t kIndexEntryBytes = 48;
+inline constexpr uint32_t kIndexFilterBlockBytes = 64;
+inline constexpr uint32_t kIndexHashBytes = 32;
+
+struct IndexPack {
+  PackName name;
+  uint64_t file_bytes = 0;
+  Id hash{};
+};
+
+// Where a record lies. `pack` counts from 0 in the table that it came with.
+struct IndexEntry {
+  Id id{};
+  uint32_t pack = 0;
+  uint32_t offset = 0;
+  uint32_t stored_length = 0;
+  uint32_t raw_length = 0;
+  RecordClass record_class = RecordClass::kChunk;
+};
+
+class IndexRun {
+ public:
+  static Result<std::unique_ptr<IndexRun>> Open(FileSystem& fs, const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const std::vector<IndexPack>& packs() const { return packs_; }
+  uint64_t entries() const { return entries_; }
+  IndexEntry Entry(uint64_t i) const;
+
+  // False: certainly not here. True: look.
+  bool MayContain(const Id& id) const;
+  // [first, last) of the entries with this id.
+  struct Range {
+    uint64_t first = 0;
+    uint64_t last = 0;
+  };
+  Range Find(const Id& id) const;
+
+  // Reads everything: the hash, the order, every entry's bounds.
+  Status Verify() const;
+
+ private:
+  IndexRun(std::string path, std::unique_ptr<MappedFile> file)
+      : path_(std::move(path)), file_(std::move(file)), bytes_(file_->bytes()) {}
+  Status ReadHeader();
+  const uint8_t* IdAt(uint64_t i) const { return entry_bytes_ + i * kIndexEntryBytes; }
+
+  const std::string path_;
+  const std::unique_ptr<MappedFile> file_;
+  const std::span<const uint8_t> bytes_;
+  std::vector<IndexPack> packs_;
+  uint64_t entries_ = 0;
+  const uint8_t* entry_bytes_ = nullptr;
+  const uint8_t* filter_ = nullptr;
+  uint64_t filter_blocks_ = 0;
+};
+
+// Sorts the entries and writes them as an index run under `path`: durable, then named (kExists if taken), the folder synced.
+// `entries` name packs by position in `packs`. Entries that are equal in id and pack are written once.
+Status WriteIndexRun(FileSystem& fs, const std::string& path, std::span<const IndexPack> packs,
+                     std::vector<IndexEntry>* entries);
+
+}  // namespace firn
+
+#endif  // FIRN_INDEX_INDEX_RUN_H_

@@ -1,0 +1,97 @@
+#include "pipeline/backup_job.h"
+
+#include "pipeline/backup_worker.h"
+
+namespace firn {
+
+namespace {
+
+constexpr uint64_t kPackBytes = 64 * kMiB;
+
+}  // namespace
+
+BackupJob::BackupJob(FileSystem& fs, const Tuning& tuning, BackupOptions options)
+    : Job(fs, tuning), options_(std::move(options)) {}
+BackupJob::~BackupJob() = default;
+
+Status BackupJob::OpenAll() {
+  const RepositoryView& repository = options_.repository;
+  shared_ = std::make_unique<Shared>(repository.id_key);
+  shared_->chunking = repository.chunking;
+  shared_->chunking.seed = shared_->keys.cut_seed;
+  FIRN_RETURN_IF_ERROR(shared_->chunking.Check());
+  shared_->memory = BackupMemory::Plan(tuning_.memory_bytes, tuning_.workers);
+  std::vector<const Disk*> disks;
+  for (const BackupDisk& source : options_.disks) {
+    OpenDiskOptions open = source.open;
+    open.direct = tuning_.io != IoMode::kBuffered;
+    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<Disk> disk, Disk::Open(fs_, source.path, open));
+    FIRN_ASSIGN_OR_RETURN(uint64_t present, PresentSegmentBytes(*disk));
+    stats_.total_bytes += present;
+    disks.push_back(disk.get());
+    shared_->disks.push_back(std::move(disk));
+    shared_->maps.push_back(std::make_unique<MapBuilder>());
+  }
+  SegmentPlan::Observer observer;
+  observer.on_segment = [shared = shared_.get()](const SegmentPlace& place) {
+    shared->maps[place.disk]->Expect(place.segment);
+  };
+  observer.on_disk_end = [shared = shared_.get()](uint32_t disk) {
+    shared->maps[disk]->ExpectNoMore();
+  };
+  shared_->plan = std::make_unique<SegmentPlan>(std::move(disks), std::move(observer));
+  if (!options_.store) return Status::Ok();
+
+  FIRN_ASSIGN_OR_RETURN(shared_->index, ChunkIndex::Open(fs_, repository.listing));
+  shared_->registry = std::make_unique<ChunkRegistry>(
+      shared_->index.get(), options_.run, options_.attempt,
+      shared_->memory.registry_bytes / ChunkRegistry::kEntryBytes);
+  ChunkRegistry* registry = shared_->registry.get();
+  shared_->packs = std::make_unique<PackWriter>(
+      fs_, repository.listing.root, options_.run, options_.attempt,
+      tuning_.io != IoMode::kBuffered, kPackBytes,
+      [registry](const PackName& name, const PackTable& table) {
+        return registry->AddPack(name, table);
+      });
+  registry->set_sync_packs([packs = shared_->packs.get()] { return packs->SyncNames(); });
+  return Status::Ok();
+}
+
+Status BackupJob::DoRun() {
+  FIRN_RETURN_IF_ERROR(OpenAll());
+  stats_.phase = Phase::kCopy;
+  stats_.workers = shared_->memory.workers;
+  stats_.memory_bytes =
+      shared_->memory.registry_bytes + shared_->memory.workers * shared_->memory.worker_bytes();
+  FIRN_RETURN_IF_ERROR(RunWorkers(shared_->memory.workers, [this](uint32_t) -> Status {
+    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<BackupWorker> worker, BackupWorker::Create(this));
+    return worker->Run();
+  }));
+  stats_.phase = Phase::kFinish;
+  FIRN_RETURN_IF_ERROR(FinishMaps());
+  for (const auto& disk : shared_->disks) FIRN_RETURN_IF_ERROR(disk->CheckUnchanged());
+  if (!options_.store) return Status::Ok();
+  FIRN_RETURN_IF_ERROR(shared_->packs->Close());
+  FIRN_RETURN_IF_ERROR(shared_->registry->Finish());
+  result_.packs = shared_->registry->packs();
+  result_.index_runs = shared_->registry->index_runs();
+  result_.relied_packs = shared_->index->ReliedPacks();
+  return Status::Ok();
+}
+
+// The nodes that no leaf completed, and the roots.
+Status BackupJob::FinishMaps() {
+  FIRN_ASSIGN_OR_RETURN(std::unique_ptr<BackupWorker> worker, BackupWorker::Create(this));
+  for (uint32_t i = 0; i < shared_->disks.size(); ++i) {
+    FIRN_RETURN_IF_ERROR(worker->StoreNodes(i));
+    const MapRoot root = shared_->maps[i]->Finish(shared_->disks[i]->size());
+    BackupResult::DiskResult row;
+    row.identity = shared_->disks[i]->identity();
+    for (const MapRoot::Node& node : root.nodes) row.data_bytes += node.data_pages * kPageBytes;
+    FIRN_ASSIGN_OR_RETURN(row.root, worker->StoreMap(EncodeRoot(root)));
+    result_.disks.push_back(row);
+  }
+  return worker->Flush();
+}
+
+}  // namespace firn

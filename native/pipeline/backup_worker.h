@@ -1,0 +1,66 @@
+// One core's part of a backup. See backup_job.h.
+#ifndef FIRN_PIPELINE_BACKUP_WORKER_H_
+#define FIRN_PIPELINE_BACKUP_WORKER_H_
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "chunk/map_format.h"
+#include "io/aligned_buffer.h"
+#include "pipeline/backup_job.h"
+#include "pipeline/memory_plan.h"
+#include "pipeline/segment_reader.h"
+#include "pipeline/stripe_writer.h"
+
+namespace firn {
+
+// What the workers of a backup share; all of it is thread-safe or constant while they run.
+struct BackupJob::Shared {
+  explicit Shared(const Key& id_key) : keys(id_key) {}
+
+  RepositoryKeys keys;
+  ChunkingParameters chunking;
+  BackupMemory memory;
+  std::vector<std::unique_ptr<Disk>> disks;
+  std::vector<std::unique_ptr<MapBuilder>> maps;  // beside disks
+  std::unique_ptr<SegmentPlan> plan;
+  // Null when nothing is stored.
+  std::unique_ptr<ChunkIndex> index;
+  std::unique_ptr<ChunkRegistry> registry;
+  std::unique_ptr<PackWriter> packs;
+};
+
+class BackupWorker {
+ public:
+  static Result<std::unique_ptr<BackupWorker>> Create(BackupJob* job);
+
+  // Takes segments from the plan until there are none.
+  Status Run();
+  // Encodes, names and, unless it is known, stores a map object.
+  Result<Id> StoreMap(std::span<const uint8_t> bytes);
+  Status StoreNodes(uint32_t disk);
+  Status Flush();
+
+ private:
+  explicit BackupWorker(BackupJob* job)
+      : job_(job), shared_(job->shared_.get()), clock_(&job->stats_) {}
+  Status ProcessSegment(const Segment& segment);
+  Result<Id> StoreChunk(std::span<const uint8_t> content);
+  Status StoreRecord(PackClass pack_class, RecordClass record_class, const Id& id,
+                     std::span<const uint8_t> content);
+
+  BackupJob* const job_;
+  BackupJob::Shared* const shared_;
+  StageClock clock_;
+  // Before the I/O that uses it, so that it outlives it.
+  AlignedBuffer memory_;
+  std::unique_ptr<WorkerIo> io_;
+  std::unique_ptr<SegmentReader> reader_;
+  std::unique_ptr<StripeWriter> stripes_;
+  std::unique_ptr<RecordEncoder> encoder_;
+};
+
+}  // namespace firn
+
+#endif  // FIRN_PIPELINE_BACKUP_WORKER_H_

@@ -1,0 +1,51 @@
+// How a job's memory is divided before it begins; nothing large is allocated later.
+#ifndef FIRN_PIPELINE_MEMORY_PLAN_H_
+#define FIRN_PIPELINE_MEMORY_PLAN_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "chunk/page.h"
+#include "core/bytes.h"
+
+namespace firn {
+
+// A backup: index entries of the run, and for each worker segments to read ahead and stripes to write behind.
+struct BackupMemory {
+  static constexpr uint64_t kStripeBytes = 4 * kMiB;
+  static constexpr uint64_t kMapStripeBytes = 2 * kMiB;
+  static constexpr uint64_t kWorkerBytesMin = 2 * kSegmentBytes + 2 * kStripeBytes + kMapStripeBytes;
+  static constexpr uint32_t kSegmentsMax = 6;
+  static constexpr uint32_t kStripesMax = 4;
+
+  uint32_t workers = 1;
+  uint32_t segments = 2;      // for each worker
+  uint32_t data_stripes = 2;  // for each worker
+  uint64_t registry_bytes = 0;
+
+  uint64_t worker_bytes() const {
+    return segments * uint64_t{kSegmentBytes} + data_stripes * kStripeBytes + kMapStripeBytes;
+  }
+
+  // One worker always runs, with the least it can do with, even if `memory_bytes` is less.
+  static BackupMemory Plan(uint64_t memory_bytes, uint32_t workers_wanted) {
+    BackupMemory plan;
+    plan.registry_bytes = std::clamp<uint64_t>(memory_bytes / 5, 4 * kMiB, 512 * kMiB);
+    const uint64_t rest = memory_bytes - std::min(memory_bytes, plan.registry_bytes);
+    plan.workers = static_cast<uint32_t>(
+        std::clamp<uint64_t>(rest / kWorkerBytesMin, 1, std::max(1u, workers_wanted)));
+    const uint64_t share = rest / plan.workers;
+    // Reading ahead hides the source's latency, which is the longer one: it gets two thirds of what is left.
+    while (plan.worker_bytes() + kSegmentBytes <= share && plan.segments < kSegmentsMax) {
+      ++plan.segments;
+      if (plan.worker_bytes() + kStripeBytes <= share && plan.data_stripes < kStripesMax) {
+        ++plan.data_stripes;
+      }
+    }
+    return plan;
+  }
+};
+
+}  // namespace firn
+
+#endif  // FIRN_PIPELINE_MEMORY_PLAN_H_

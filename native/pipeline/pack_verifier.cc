@@ -1,0 +1,141 @@
+#include "pipeline/pack_verifier.h"
+
+#include <algorithm>
+
+namespace firn {
+
+namespace {
+
+// Larger stripes are not written; a table that names one would make memory the attacker's.
+constexpr uint32_t kStripeBytesMax = 16 * 1024 * 1024;
+
+}  // namespace
+
+Result<std::unique_ptr<PackVerifier>> PackVerifier::Create(VerifyJob* job) {
+  std::unique_ptr<PackVerifier> verifier(new PackVerifier(job));
+  FIRN_ASSIGN_OR_RETURN(verifier->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
+                                                        &verifier->clock_));
+  return verifier;
+}
+
+void PackVerifier::Report(const PackName& name, Status status, const Id* id) {
+  Problem problem;
+  problem.status = std::move(status);
+  problem.object = name.RelativePath();
+  if (id != nullptr) problem.id = *id;
+  job_->AddProblem(std::move(problem));
+}
+
+Status PackVerifier::Verify(const PackName& name) {
+  const std::string path = JoinPath(job_->options_.repository.listing.root, name.RelativePath());
+  Result<std::unique_ptr<File>> buffered = job_->fs_.Open(path, {});
+  if (!buffered.ok()) {
+    Report(name, std::move(buffered).TakeStatus());
+    return Status::Ok();
+  }
+  std::unique_ptr<File> direct;
+  if (job_->tuning_.io != IoMode::kBuffered) {
+    Result<std::unique_ptr<File>> opened = job_->fs_.Open(path, {.direct = true});
+    if (opened.ok()) direct = std::move(*opened);
+  }
+  Result<PackTable> table = ReadPackTable(buffered->get());
+  if (!table.ok()) {
+    Report(name, std::move(table).TakeStatus());
+    return Status::Ok();
+  }
+  Status status = VerifyStripes(name, *table, {buffered->get(), direct.get()});
+  job_->stats_.done_bytes += table->file_bytes;
+  clock_.Flush();
+  return status;
+}
+
+Status PackVerifier::StartRead(const SourceFile& source, const PackStripe& stripe,
+                               Buffer* buffer) {
+  if (buffer->memory.size() < stripe.length) {
+    FIRN_ASSIGN_OR_RETURN(buffer->memory, AlignedBuffer::Allocate(stripe.length));
+  }
+  return io_->ReadSource(source, stripe.offset, buffer->memory.span().first(stripe.length),
+                         &buffer->io);
+}
+
+Status PackVerifier::VerifyStripes(const PackName& name, const PackTable& table,
+                                   const SourceFile& source) {
+  for (const PackStripe& stripe : table.stripes) {
+    if (stripe.length > kStripeBytesMax) {
+      Report(name, Status::Error(Code::kCorruptPack, "a stripe over the maximum").DataLoss());
+      return Status::Ok();
+    }
+  }
+  size_t next_record = 0;
+  for (size_t i = 0; i < table.stripes.size(); ++i) {
+    FIRN_RETURN_IF_ERROR(job_->CheckStopped());
+    clock_.Skip();
+    if (i == 0) FIRN_RETURN_IF_ERROR(StartRead(source, table.stripes[0], &buffers_[0]));
+    if (i + 1 < table.stripes.size()) {
+      FIRN_RETURN_IF_ERROR(StartRead(source, table.stripes[i + 1], &buffers_[(i + 1) % 2]));
+    }
+    clock_.Charge(Stage::kStarved);
+    Buffer& buffer = buffers_[i % 2];
+    Status read = io_->Wait(&buffer.io, Stage::kStarved);
+    if (!read.ok()) {
+      Report(name, std::move(read));
+      continue;
+    }
+    const auto bytes = buffer.memory.span().first(table.stripes[i].length);
+    CheckStripe(name, table.stripes[i], bytes);
+    clock_.Charge(Stage::kHash);
+    CheckRecords(name, table, table.stripes[i], bytes, &next_record);
+    clock_.Charge(Stage::kCompress);
+  }
+  if (next_record != table.records.size()) {
+    Report(name, Status::Error(Code::kCorruptPack, "the record table names records that lie in no stripe")
+                     .DataLoss());
+  }
+  return Status::Ok();
+}
+
+void PackVerifier::CheckStripe(const PackName& name, const PackStripe& stripe,
+                               std::span<const uint8_t> bytes) {
+  if (Blake3(bytes) != stripe.hash) {
+    Report(name, Status::Error(Code::kCorruptPack, "a stripe does not match its hash")
+                     .At(name.RelativePath(), stripe.offset)
+                     .DataLoss());
+    return;
+  }
+  Result<StripeHeader> header = StripeHeader::Decode(bytes);
+  if (header.ok() && header->name == name && header->offset == stripe.offset) return;
+  Report(name, Status::Error(Code::kCorruptPack, "a stripe belongs to another pack or place")
+                   .At(name.RelativePath(), stripe.offset)
+                   .DataLoss());
+}
+
+void PackVerifier::CheckRecords(const PackName& name, const PackTable& table,
+                                const PackStripe& stripe, std::span<const uint8_t> bytes,
+                                size_t* next) {
+  for (; *next < table.records.size(); ++*next) {
+    const PackRecord& record = table.records[*next];
+    const uint64_t length = uint64_t{kRecordHeaderBytes} + record.stored_length;
+    if (record.offset < stripe.offset ||
+        !RangeInside(record.offset - stripe.offset, length, stripe.length)) {
+      return;
+    }
+    const uint8_t* at = bytes.data() + (record.offset - stripe.offset);
+    Result<RecordHeader> header = RecordHeader::Decode(at);
+    Status status = header.ok() ? Status::Ok() : std::move(header).TakeStatus();
+    if (status.ok() && (header->id != record.id || header->stored_length != record.stored_length ||
+                        header->raw_length != record.raw_length ||
+                        header->record_class != record.record_class ||
+                        header->codec != record.codec || header->flags != record.flags)) {
+      status = Status::Error(Code::kCorruptPack, "a record and the pack's table disagree").DataLoss();
+    }
+    if (status.ok()) {
+      content_.resize(record.raw_length);
+      status = decoder_.Decode(*header, {at + kRecordHeaderBytes, record.stored_length}, content_);
+    }
+    if (!status.ok()) {
+      Report(name, std::move(status).At(name.RelativePath(), record.offset), &record.id);
+    }
+  }
+}
+
+}  // namespace firn

@@ -1,0 +1,119 @@
+#include "pipeline/segment_reader.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace firn {
+
+namespace {
+
+// Where a hole meets data inside a page, the page is read in part and this is the rest of it.
+void ZeroPageEdges(uint8_t* segment, uint64_t begin, uint64_t end) {
+  const uint64_t first_page_end = std::min(RoundUp(begin, kPageBytes), end);
+  std::memset(segment + begin, 0, first_page_end - begin);
+  const uint64_t last_page_begin = std::max(RoundDown(end, kPageBytes), first_page_end);
+  std::memset(segment + last_page_begin, 0, end - last_page_begin);
+}
+
+}  // namespace
+
+Result<std::optional<SegmentPlace>> SegmentPlan::Next() {
+  std::lock_guard lock(mutex_);
+  while (disk_ < disks_.size()) {
+    const Disk& disk = *disks_[disk_];
+    FIRN_ASSIGN_OR_RETURN(uint64_t present, disk.NextPresent(offset_));
+    if (present < disk.size()) {
+      const SegmentPlace place{disk_, present / kSegmentBytes};
+      offset_ = std::min((place.segment + 1) * kSegmentBytes, disk.size());
+      if (observer_.on_segment) observer_.on_segment(place);
+      return std::optional<SegmentPlace>(place);
+    }
+    if (observer_.on_disk_end) observer_.on_disk_end(disk_);
+    ++disk_;
+    offset_ = 0;
+  }
+  return std::optional<SegmentPlace>();
+}
+
+Result<uint64_t> PresentSegmentBytes(const Disk& disk) {
+  uint64_t total = 0;
+  for (uint64_t offset = 0; offset < disk.size();) {
+    FIRN_ASSIGN_OR_RETURN(uint64_t present, disk.NextPresent(offset));
+    if (present >= disk.size()) break;
+    const uint64_t begin = RoundDown(present, kSegmentBytes);
+    offset = std::min(begin + kSegmentBytes, disk.size());
+    total += offset - begin;
+  }
+  return total;
+}
+
+SegmentReader::SegmentReader(SegmentPlan* plan, WorkerIo* io, std::span<uint8_t> memory,
+                             JobStats* stats, StageClock* clock)
+    : plan_(plan),
+      io_(io),
+      stats_(stats),
+      clock_(clock),
+      segments_(memory.size() / kSegmentBytes) {
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    segments_[i].data = memory.data() + i * kSegmentBytes;
+    free_.push_back(&segments_[i]);
+  }
+}
+
+Status SegmentReader::Start(Segment* segment) {
+  const Disk& disk = plan_->disk(segment->place.disk);
+  const uint64_t begin = segment->place.segment * kSegmentBytes;
+  const uint64_t length = std::min<uint64_t>(kSegmentBytes, disk.size() - begin);
+  segment->present.Clear();
+  extents_.clear();
+  FIRN_RETURN_IF_ERROR(disk.Map(begin, length, &extents_));
+  for (const Extent& extent : extents_) {
+    const uint64_t from = extent.offset - begin;
+    const uint64_t to = from + extent.length;
+    if (extent.source == nullptr) {
+      ZeroPageEdges(segment->data, from, to);
+      continue;
+    }
+    segment->present.AddRange(static_cast<uint32_t>(from / kPageBytes),
+                              static_cast<uint32_t>(DivideUp(to, kPageBytes)));
+    FIRN_RETURN_IF_ERROR(io_->ReadSource(*extent.source, extent.source_offset,
+                                         {segment->data + from, extent.length}, &segment->io));
+  }
+  // The disk's last page may be partial.
+  std::memset(segment->data + length, 0, RoundUp(length, kPageBytes) - length);
+  return Status::Ok();
+}
+
+Status SegmentReader::Fill() {
+  while (!ended_ && !free_.empty()) {
+    FIRN_ASSIGN_OR_RETURN(std::optional<SegmentPlace> place, plan_->Next());
+    if (!place) {
+      ended_ = true;
+      break;
+    }
+    Segment* segment = free_.back();
+    free_.pop_back();
+    segment->place = *place;
+    FIRN_RETURN_IF_ERROR(Start(segment));
+    reading_.push_back(segment);
+  }
+  return Status::Ok();
+}
+
+Result<Segment*> SegmentReader::Next() {
+  clock_->Skip();
+  FIRN_RETURN_IF_ERROR(Fill());
+  clock_->Charge(Stage::kStarved);
+  if (reading_.empty()) return static_cast<Segment*>(nullptr);
+  Segment* segment = reading_.front();
+  reading_.pop_front();
+  Status status = io_->Wait(&segment->io, Stage::kStarved);
+  if (!status.ok()) return std::move(status).During("read disk");
+  stats_->done_bytes.fetch_add(
+      std::min<uint64_t>(kSegmentBytes, plan_->disk(segment->place.disk).size() -
+                                            segment->place.segment * kSegmentBytes),
+      std::memory_order_relaxed);
+  return segment;
+}
+
+}  // namespace firn

@@ -1,0 +1,192 @@
+#include "pipeline/verify_job.h"
+
+#include <algorithm>
+
+#include "pipeline/pack_verifier.h"
+
+namespace firn {
+
+VerifyJob::VerifyJob(FileSystem& fs, const Tuning& tuning, VerifyOptions options)
+    : Job(fs, tuning), options_(std::move(options)), keys_(options_.repository.id_key) {}
+VerifyJob::~VerifyJob() = default;
+
+void VerifyJob::AddProblem(Problem problem) {
+  std::lock_guard lock(mutex_);
+  ++result_.problem_count;
+  if (result_.problems.size() < VerifyResult::kProblemsMax) {
+    result_.problems.push_back(std::move(problem));
+  }
+}
+
+Status VerifyJob::DoRun() {
+  const RepositoryListing& listing = options_.repository.listing;
+  FIRN_RETURN_IF_ERROR(options_.repository.chunking.Check());
+  // A bad index run is a problem like others: the rest is looked at without it.
+  RepositoryListing good = listing;
+  good.index_runs.clear();
+  for (const std::string& name : listing.index_runs) {
+    Result<std::unique_ptr<IndexRun>> run =
+        IndexRun::Open(fs_, JoinPath(JoinPath(listing.root, "index"), name));
+    Status status = run.ok() ? Status::Ok() : std::move(run).TakeStatus();
+    if (status.ok() && options_.read_data) status = (*run)->Verify();
+    if (status.ok()) {
+      good.index_runs.push_back(name);
+    } else {
+      AddProblem({std::move(status), "index/" + name, {}, {}});
+    }
+  }
+  FIRN_ASSIGN_OR_RETURN(index_, ChunkIndex::Open(fs_, good));
+  packs_ = std::make_unique<PackFiles>(fs_, listing.root, false);
+  stats_.workers = tuning_.workers;
+  stats_.phase = Phase::kCopy;
+  FIRN_RETURN_IF_ERROR(CheckPackFiles());
+  FIRN_RETURN_IF_ERROR(WalkMaps());
+  if (options_.read_data) FIRN_RETURN_IF_ERROR(VerifyPacks());
+  stats_.phase = Phase::kFinish;
+  return result_.problems.empty() ? Status::Ok() : AttributeProblems();
+}
+
+// Every pack that an index run names has the size that it was written with, or is not there.
+Status VerifyJob::CheckPackFiles() {
+  const RepositoryListing& listing = options_.repository.listing;
+  for (const PackName& name : listing.packs) {
+    FIRN_RETURN_IF_ERROR(CheckStopped());
+    const std::string path = JoinPath(listing.root, name.RelativePath());
+    Result<std::unique_ptr<File>> file = fs_.Open(path, {});
+    Result<uint64_t> size = file.ok() ? (*file)->Size() : Result<uint64_t>(file.status());
+    if (!size.ok()) AddProblem({size.status(), name.RelativePath(), {}, {}});
+    pack_bytes_[name] = size.ok() ? *size : 0;
+    if (options_.read_data && size.ok()) stats_.total_bytes += *size;
+  }
+  for (const auto& run : index_->runs()) {
+    for (const IndexPack& pack : run->packs()) {
+      auto place = pack_bytes_.find(pack.name);
+      if (place == pack_bytes_.end() || place->second == pack.file_bytes) continue;
+      AddProblem({Status::Error(Code::kCorruptPack, "the pack has not the size it was written with")
+                      .At(pack.name.RelativePath(), place->second)
+                      .DataLoss(),
+                  pack.name.RelativePath(),
+                  {},
+                  {}});
+    }
+  }
+  return Status::Ok();
+}
+
+Status VerifyJob::WalkMaps() {
+  MapReader maps(index_.get(), packs_.get(), keys_, options_.repository.chunking);
+  for (const Id& root : options_.roots) {
+    FIRN_RETURN_IF_ERROR(WalkMap(root, &maps, [&](const MapLeaf& leaf) {
+      for (const LeafRun& run : leaf.runs) {
+        if (!run.hole) CheckChunk(root, run);
+      }
+    }));
+  }
+  return Status::Ok();
+}
+
+// Visits the leaves of a map, those that another map has had only once. What can't be read becomes a problem.
+Status VerifyJob::WalkMap(const Id& root_id, MapReader* maps, const LeafCheck& check) {
+  const auto report = [&](Status status, const Id& id) {
+    AddProblem({std::move(status), "", id, {root_id}});
+  };
+  Result<MapRoot> root = maps->ReadRoot(root_id);
+  if (!root.ok()) {
+    report(std::move(root).TakeStatus(), root_id);
+    return Status::Ok();
+  }
+  for (const MapRoot::Node& node_row : root->nodes) {
+    Result<MapNode> node = maps->ReadNode(node_row.id);
+    if (!node.ok()) {
+      report(std::move(node).TakeStatus(), node_row.id);
+      continue;
+    }
+    uint64_t data_pages = 0;
+    for (const MapNode::Leaf& leaf_row : node->leaves) {
+      FIRN_RETURN_IF_ERROR(CheckStopped());
+      data_pages += leaf_row.data_pages;
+      if (!seen_leaves_.Insert(leaf_row.id)) continue;
+      Result<MapLeaf> leaf = maps->ReadLeaf(leaf_row.id);
+      if (!leaf.ok()) {
+        report(std::move(leaf).TakeStatus(), leaf_row.id);
+        continue;
+      }
+      check(*leaf);
+    }
+    if (data_pages != node_row.data_pages || node->leaves.size() != node_row.leaves) {
+      report(Status::Error(Code::kCorruptObject, "a map root and its node count differently"),
+             node_row.id);
+    }
+  }
+  return Status::Ok();
+}
+
+void VerifyJob::CheckChunk(const Id& root, const LeafRun& run) {
+  ++result_.chunks;
+  const std::optional<ChunkPlace> place = index_->Find(run.id);
+  if (!place || place->record_class != RecordClass::kChunk) {
+    AddProblem({MissingRecord(run.id, RecordClass::kChunk), "", run.id, {root}});
+    return;
+  }
+  const PackName name = index_->pack_name(place->pack);
+  const bool inside =
+      RangeInside(place->offset, uint64_t{kRecordHeaderBytes} + place->stored_length,
+                  pack_bytes_[name]);
+  if (inside && place->raw_length == run.pages * kPageBytes) return;
+  AddProblem({Status::Error(Code::kCorruptIndex, "the index names a place that can't hold the chunk")
+                  .At(name.RelativePath(), place->offset),
+              name.RelativePath(), run.id, {root}});
+}
+
+Status VerifyJob::VerifyPacks() {
+  const std::vector<PackName>& packs = options_.repository.listing.packs;
+  std::atomic<size_t> next = 0;
+  const auto worker = [&](uint32_t) -> Status {
+    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<PackVerifier> verifier, PackVerifier::Create(this));
+    for (size_t i = next++; i < packs.size(); i = next++) {
+      FIRN_RETURN_IF_ERROR(verifier->Verify(packs[i]));
+    }
+    return Status::Ok();
+  };
+  result_.packs = packs.size();
+  return RunWorkers(tuning_.workers, worker);
+}
+
+// A second walk, only when something is wrong: which maps need the records and packs that are?
+Status VerifyJob::AttributeProblems() {
+  std::map<Id, std::vector<Problem*>> by_id;
+  std::map<std::string, std::vector<Problem*>> by_pack;  // packs that are wrong as a whole
+  for (Problem& problem : result_.problems) {
+    if (problem.id) {
+      by_id[*problem.id].push_back(&problem);
+    } else if (problem.status.code() != Code::kCorruptIndex) {
+      by_pack[problem.object].push_back(&problem);
+    }
+  }
+  const auto blame = [](std::vector<Problem*>& problems, const Id& root) {
+    for (Problem* problem : problems) {
+      auto& roots = problem->roots;
+      if (std::find(roots.begin(), roots.end(), root) == roots.end()) roots.push_back(root);
+    }
+  };
+  MapReader maps(index_.get(), packs_.get(), keys_, options_.repository.chunking);
+  for (const Id& root_id : options_.roots) {
+    Result<MapRoot> root = maps.ReadRoot(root_id);
+    if (!root.ok()) continue;
+    // Stops at the first map object that is damaged: that one has its root already.
+    (void)maps.VisitLeaves(*root, [&](uint64_t, const MapLeaf& leaf) -> Status {
+      for (const LeafRun& run : leaf.runs) {
+        if (run.hole) continue;
+        if (auto found = by_id.find(run.id); found != by_id.end()) blame(found->second, root_id);
+        const std::optional<ChunkPlace> place = index_->Find(run.id);
+        if (!place || by_pack.empty()) continue;
+        auto found = by_pack.find(index_->pack_name(place->pack).RelativePath());
+        if (found != by_pack.end()) blame(found->second, root_id);
+      }
+      return CheckStopped();
+    });
+  }
+  return CheckStopped();
+}
+
+}  // namespace firn
