@@ -118,17 +118,13 @@ uint32_t RecordEncoder::Compress(std::span<const uint8_t> content, uint8_t* out)
   const uint32_t limit = WorthwhileLength(raw_length);
   if (options_.codec == Codec::kLz4 && limit > kLz4PrefixBytes) {
     StoreLe(out, raw_length);
-    // Given no more room than is worth it, LZ4 gives up by itself.
+    // Room for the worst case, because LZ4 then compresses without looking at how much is left.
     const int length = LZ4_compress_fast_extState_fastReset(
         contexts_->lz4.data(), reinterpret_cast<const char*>(content.data()),
         reinterpret_cast<char*>(out + kLz4PrefixBytes), static_cast<int>(raw_length),
-        static_cast<int>(limit - kLz4PrefixBytes), options_.level);
-    if (length <= 0) {
-      // Its state is undefined after a failure.
-      LZ4_initStream(contexts_->lz4.data(), contexts_->lz4.size() * sizeof(uint64_t));
-      return 0;
-    }
-    return kLz4PrefixBytes + static_cast<uint32_t>(length);
+        LZ4_compressBound(static_cast<int>(raw_length)), options_.level);
+    const uint32_t stored_length = kLz4PrefixBytes + static_cast<uint32_t>(length);
+    return length <= 0 || stored_length > limit ? 0 : stored_length;
   }
   if (options_.codec == Codec::kZstd) {
     const size_t length = ZSTD_compress2(contexts_->zstd, out, ZSTD_compressBound(raw_length),

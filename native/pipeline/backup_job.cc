@@ -26,6 +26,9 @@ Status BackupJob::OpenAll() {
     OpenDiskOptions open = source.open;
     open.direct = tuning_.io != IoMode::kBuffered;
     FIRN_ASSIGN_OR_RETURN(std::unique_ptr<Disk> disk, Disk::Open(fs_, source.path, open));
+    if (disk->size() > kDiskBytesMax) {
+      return Status::Error(Code::kUnsupported, "the disk is larger than 64 TiB").At(source.path);
+    }
     FIRN_ASSIGN_OR_RETURN(uint64_t present, PresentSegmentBytes(*disk));
     stats_.total_bytes += present;
     disks.push_back(disk.get());
@@ -63,12 +66,18 @@ Status BackupJob::DoRun() {
   stats_.workers = shared_->memory.workers;
   stats_.memory_bytes =
       shared_->memory.registry_bytes + shared_->memory.workers * shared_->memory.worker_bytes();
-  FIRN_RETURN_IF_ERROR(RunWorkers(shared_->memory.workers, [this](uint32_t) -> Status {
-    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<BackupWorker> worker, BackupWorker::Create(this));
-    return worker->Run();
-  }));
+  std::vector<std::unique_ptr<BackupWorker>> workers(shared_->memory.workers);
+  Status read = RunWorkers(shared_->memory.workers, [&](uint32_t i) -> Status {
+    // Made by the thread that uses it, so that its memory is near that thread's core.
+    FIRN_ASSIGN_OR_RETURN(workers[i], BackupWorker::Create(this));
+    return workers[i]->Run();
+  });
   stats_.phase = Phase::kFinish;
-  FIRN_RETURN_IF_ERROR(FinishMaps());
+  if (!read.ok()) {
+    KeepFinishedPacks();
+    return read;
+  }
+  FIRN_RETURN_IF_ERROR(FinishMaps(workers.front().get()));
   for (const auto& disk : shared_->disks) FIRN_RETURN_IF_ERROR(disk->CheckUnchanged());
   if (!options_.store) return Status::Ok();
   FIRN_RETURN_IF_ERROR(shared_->packs->Close());
@@ -79,9 +88,15 @@ Status BackupJob::DoRun() {
   return Status::Ok();
 }
 
+// A run that was cancelled or failed has durable packs all the same. Once an index run names them the next run finds its chunks there and
+// goes on where this one stopped. Best effort: without it they are only garbage.
+void BackupJob::KeepFinishedPacks() {
+  if (shared_->packs == nullptr || !shared_->packs->SyncNames().ok()) return;
+  (void)shared_->registry->Finish();
+}
+
 // The nodes that no leaf completed, and the roots.
-Status BackupJob::FinishMaps() {
-  FIRN_ASSIGN_OR_RETURN(std::unique_ptr<BackupWorker> worker, BackupWorker::Create(this));
+Status BackupJob::FinishMaps(BackupWorker* worker) {
   for (uint32_t i = 0; i < shared_->disks.size(); ++i) {
     FIRN_RETURN_IF_ERROR(worker->StoreNodes(i));
     const MapRoot root = shared_->maps[i]->Finish(shared_->disks[i]->size());

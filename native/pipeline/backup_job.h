@@ -46,6 +46,8 @@ struct BackupResult {
   std::vector<PackName> relied_packs;
 };
 
+class BackupWorker;
+
 class BackupJob final : public Job {
  public:
   BackupJob(FileSystem& fs, const Tuning& tuning, BackupOptions options);
@@ -58,7 +60,8 @@ class BackupJob final : public Job {
   friend class BackupWorker;
   Status DoRun() override;
   Status OpenAll();
-  Status FinishMaps();
+  Status FinishMaps(BackupWorker* worker);
+  void KeepFinishedPacks();
 
   const BackupOptions options_;
   std::unique_ptr<Shared> shared_;

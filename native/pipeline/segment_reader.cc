@@ -74,13 +74,32 @@ Status SegmentReader::Start(Segment* segment) {
       ZeroPageEdges(segment->data, from, to);
       continue;
     }
-    segment->present.AddRange(static_cast<uint32_t>(from / kPageBytes),
-                              static_cast<uint32_t>(DivideUp(to, kPageBytes)));
-    FIRN_RETURN_IF_ERROR(io_->ReadSource(*extent.source, extent.source_offset,
-                                         {segment->data + from, extent.length}, &segment->io));
+    FIRN_RETURN_IF_ERROR(StartExtent(extent, from, segment));
   }
   // The disk's last page may be partial.
   std::memset(segment->data + length, 0, RoundUp(length, kPageBytes) - length);
+  return Status::Ok();
+}
+
+// Reads what of the extent has data in its file. Allocated blocks are often full of holes: images are written sparse, and a block is
+// large. (That the file has not become shorter meanwhile is CheckUnchanged's to say.)
+Status SegmentReader::StartExtent(const Extent& extent, uint64_t begin, Segment* segment) {
+  for (uint64_t done = 0; done < extent.length;) {
+    const uint64_t at = extent.source_offset + done;
+    const uint64_t rest = extent.length - done;
+    FIRN_ASSIGN_OR_RETURN(std::optional<DataRange> data, extent.source->buffered->NextData(at));
+    const uint64_t skip = data ? std::min(rest, std::max(data->begin, at) - at) : rest;
+    ZeroPageEdges(segment->data, begin + done, begin + done + skip);
+    done += skip;
+    if (skip == rest) break;
+    const uint64_t length = std::min(rest - skip, data->end - (at + skip));
+    const uint64_t from = begin + done;
+    segment->present.AddRange(static_cast<uint32_t>(from / kPageBytes),
+                              static_cast<uint32_t>(DivideUp(from + length, kPageBytes)));
+    FIRN_RETURN_IF_ERROR(io_->ReadSource(*extent.source, at + skip, {segment->data + from, length},
+                                         &segment->io));
+    done += length;
+  }
   return Status::Ok();
 }
 

@@ -73,6 +73,7 @@ class SegmentReader {
  private:
   Status Fill();
   Status Start(Segment* segment);
+  Status StartExtent(const Extent& extent, uint64_t begin, Segment* segment);
 
   SegmentPlan* const plan_;
   WorkerIo* const io_;

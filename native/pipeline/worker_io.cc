@@ -98,7 +98,8 @@ Status WorkerIo::ReadSource(const SourceFile& source, uint64_t offset, std::span
     File* file = source.buffered;
     if (mode_ != IoMode::kBuffered && source.direct != nullptr &&
         Suits(*source.direct, offset + done, piece) &&
-        !(mode_ == IoMode::kAuto && source.buffered->IsCached(offset + done, piece.size()))) {
+        !(mode_ == IoMode::kAuto && starved_ &&
+          source.buffered->IsCached(offset + done, piece.size()))) {
       file = source.direct;
     }
     FIRN_RETURN_IF_ERROR(Read(file, offset + done, piece, group));
@@ -108,6 +109,10 @@ Status WorkerIo::ReadSource(const SourceFile& source, uint64_t offset, std::span
 }
 
 Status WorkerIo::Wait(IoGroup* group, Stage waiting) {
+  if (waiting == Stage::kStarved) {
+    FIRN_RETURN_IF_ERROR(Poll());
+    starved_ = !group->done();
+  }
   if (!group->done()) {
     clock_->Skip();
     while (!group->done()) FIRN_RETURN_IF_ERROR(Take(1));
