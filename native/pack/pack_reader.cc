@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 
 #include "core/bytes.h"
+#include "core/crc32c.h"
 
 namespace firn {
 
@@ -60,6 +62,25 @@ size_t FindRecordMagic(std::span<const uint8_t> bytes, size_t from) {
   return found == bytes.end() ? bytes.size() - 3 : static_cast<size_t>(found - bytes.begin());
 }
 
+// The header at `at`, if a whole record stands there. The stored bytes must match their checksum: content that looks like a header, in a
+// record that has lost its own, must not hide the records behind it.
+Result<std::optional<RecordHeader>> ReadRecordAt(File* file, uint64_t at, const uint8_t* bytes,
+                                                 uint64_t file_bytes, uint64_t* budget,
+                                                 std::vector<uint8_t>* stored) {
+  Result<RecordHeader> header = RecordHeader::Decode(bytes);
+  if (!header.ok()) return std::optional<RecordHeader>();
+  const uint64_t stored_offset = at + kRecordHeaderBytes;
+  if (!RangeInside(stored_offset, header->stored_length, file_bytes) ||
+      header->stored_length > *budget) {
+    return std::optional<RecordHeader>();
+  }
+  *budget -= header->stored_length;
+  stored->resize(header->stored_length);
+  FIRN_RETURN_IF_ERROR(file->ReadAt(stored_offset, *stored));
+  if (Crc32c(*stored) != header->stored_crc) return std::optional<RecordHeader>();
+  return std::optional<RecordHeader>(*header);
+}
+
 }  // namespace
 
 Result<PackTable> ScanPackRecords(File* file) {
@@ -67,36 +88,33 @@ Result<PackTable> ScanPackRecords(File* file) {
   FIRN_ASSIGN_OR_RETURN(table.file_bytes, file->Size());
   table.file_bytes = std::min(table.file_bytes, kPackBytesMax);
   table.footer_offset = table.file_bytes;
-  constexpr size_t kWindow = 4 * kMiB;
-  std::vector<uint8_t> window(kWindow);
+  // Each header that lies costs a checksum of what it claims; a pack made of lies must not cost the square of its size.
+  uint64_t budget = 16 * table.file_bytes;
+  std::vector<uint8_t> window(4 * kMiB);
+  std::vector<uint8_t> stored;
   uint64_t offset = 0;
   while (offset + kRecordHeaderBytes <= table.file_bytes) {
-    const size_t length = std::min<uint64_t>(kWindow, table.file_bytes - offset);
+    const size_t length = std::min<uint64_t>(window.size(), table.file_bytes - offset);
     FIRN_RETURN_IF_ERROR(file->ReadAt(offset, {window.data(), length}));
-    size_t position = 0;
-    uint64_t next = 0;  // where a record that ends beyond the window ends
-    while (position + kRecordHeaderBytes <= length) {
+    uint64_t next = offset + length - (kRecordHeaderBytes - 1);
+    for (size_t position = 0; position + kRecordHeaderBytes <= length;) {
       position = FindRecordMagic({window.data(), length}, position);
       if (position + kRecordHeaderBytes > length) break;
-      Result<RecordHeader> header = RecordHeader::Decode(&window[position]);
       const uint64_t at = offset + position;
-      if (!header.ok() || !RangeInside(at, uint64_t{kRecordHeaderBytes} + header->stored_length,
-                                       table.file_bytes)) {
+      FIRN_ASSIGN_OR_RETURN(std::optional<RecordHeader> header,
+                            ReadRecordAt(file, at, &window[position], table.file_bytes, &budget,
+                                         &stored));
+      if (!header) {
         ++position;
         continue;
       }
       table.records.push_back({header->id, static_cast<uint32_t>(at), header->stored_length,
                                header->raw_length, header->record_class, header->codec,
                                header->flags});
-      const uint64_t end = at + kRecordHeaderBytes + header->stored_length;
-      if (end >= offset + length) {
-        next = end;
-        break;
-      }
-      position = static_cast<size_t>(end - offset);
+      next = std::max(next, at + kRecordHeaderBytes + header->stored_length);
+      position += kRecordHeaderBytes + header->stored_length;
     }
-    if (next == 0 && offset + length == table.file_bytes) break;
-    offset = next != 0 ? next : offset + position;
+    offset = next;
   }
   return table;
 }

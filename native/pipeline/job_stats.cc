@@ -39,8 +39,7 @@ const char* NameBottleneck(const StatsSnapshot& snapshot) {
   const double starved = share(Stage::kStarved);
   const double blocked = share(Stage::kBlocked);
   if (compute + starved + blocked == 0) return "none";
-  if (starved >= compute && starved >= blocked) return "source";
-  if (blocked >= compute) return "target";
+  if (starved + blocked > compute) return starved >= blocked ? "source" : "target";
   if (share(Stage::kCompress) >= std::max(share(Stage::kHash), share(Stage::kScan))) {
     return "compress";
   }

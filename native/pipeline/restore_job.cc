@@ -95,8 +95,11 @@ Status RestoreJob::RestoreOne(const RestoreDisk& disk) {
                  options_.repository.chunking);
   FIRN_ASSIGN_OR_RETURN(MapRoot root, maps.ReadRoot(disk.root));
   for (const MapRoot::Node& node : root.nodes) stats_.total_bytes += node.data_pages * kPageBytes;
+  if (disk.create.identity.size != root.disk_bytes) {
+    return Status::Error(Code::kCorruptObject, "a point and its map disagree on the disk's size")
+        .DataLoss();
+  }
   CreateDiskOptions create = disk.create;
-  create.identity.size = root.disk_bytes;
   create.direct = tuning_.io != IoMode::kBuffered;
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<DiskWriter> target,
                         DiskWriter::Create(fs_, disk.path, create));

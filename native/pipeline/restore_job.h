@@ -22,7 +22,7 @@ namespace firn {
 struct RestoreDisk {
   Id root{};
   std::string path;
-  CreateDiskOptions create;  // size is the map's
+  CreateDiskOptions create;  // of the map's size
 };
 
 struct RestoreOptions {

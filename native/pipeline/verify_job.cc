@@ -111,6 +111,10 @@ Status VerifyJob::WalkMap(const Id& root_id, MapReader* maps, const LeafCheck& c
         report(std::move(leaf).TakeStatus(), leaf_row.id);
         continue;
       }
+      if (leaf->data_pages() != leaf_row.data_pages) {
+        report(Status::Error(Code::kCorruptObject, "a map node and its leaf count differently"),
+               leaf_row.id);
+      }
       check(*leaf);
     }
     if (data_pages != node_row.data_pages || node->leaves.size() != node_row.leaves) {

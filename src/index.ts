@@ -1,0 +1,77 @@
+/**
+ * The public API, re-exports only.
+ *
+ *     import { backup, Repository, restore } from 'firn-backup';
+ *
+ *     const repository = await Repository.open('/backups');
+ *     const { point } = await backup(repository, { disks: ['web.vhdx'] });
+ *     await restore(repository, { point: 'latest:web', to: '/restored' });
+ *
+ * A verb is a function that takes first what it works on. Verbs that take long return a Run: a promise of the result that can be iterated
+ * for progress, stopped by an AbortSignal in the options. What they reject with is a FirnError; match on its `code`.
+ */
+
+export type {
+  Codec,
+  DiskFormat,
+  DiskIdentity,
+  DiskKind,
+  IoMode,
+  NativeFinding as Finding,
+  NativeInspection as Inspection,
+  NativeLayer as Layer,
+} from './engine/binding.js';
+export type {
+  ChunkingOptions,
+  CompressionOptions,
+  OpenDiskOptions,
+  TuningOptions,
+} from './engine/options.js';
+export {
+  AbortError,
+  AuthError,
+  ERROR_CODES,
+  type ErrorCode,
+  FirnError,
+  IntegrityError,
+  InternalError,
+  IoError,
+  isFirnError,
+  LockedError,
+  NotFoundError,
+  PlatformError,
+  UsageError,
+} from './errors.js';
+export {
+  type BackedUpDisk,
+  type BackupOptions,
+  type BackupResult,
+  type BackupSummary,
+  backup,
+  type DiskSource,
+} from './jobs/backup.js';
+export { type CopyOptions, type CopyResult, copyDisk } from './jobs/copy.js';
+export { Disk, inspectDisk, openDisk, openPoint, type ReadableOptions } from './jobs/disk.js';
+export { type RepairIndexOptions, type RepairIndexResult, repairIndex } from './jobs/repair.js';
+export {
+  type RestoredDisk,
+  type RestoreOptions,
+  type RestoreResult,
+  restore,
+} from './jobs/restore.js';
+export type { JobOptions, Progress, Run } from './jobs/run.js';
+export type { TargetFormat } from './jobs/target.js';
+export {
+  type VerifyOptions,
+  type VerifyProblem,
+  type VerifyResult,
+  verify,
+} from './jobs/verify.js';
+export type { Consistency, PointDisk, PointObject as Point } from './repository/format/objects.js';
+export { type CreateOptions, Repository } from './repository/repository.js';
+export {
+  Rescue,
+  type RescueOptions,
+  type RescueProgress,
+  type RescueResult,
+} from './rescue/rescue.js';

@@ -1,0 +1,272 @@
+/**
+ * Backup: disks of one virtual machine, given as files, become one sealed point.
+ *
+ * The data plane does the work; here are its inputs, the commit, and the account of it. The disks are read as they lie in their files, so
+ * what the point promises is crash consistency: whoever calls sees to it that nobody writes to them meanwhile.
+ */
+
+import { hostname } from 'node:os';
+import path from 'node:path';
+import type {
+  DiskIdentity,
+  NativeBackup,
+  NativeBackupResult,
+  NativeStats,
+} from '../engine/binding.js';
+import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine.js';
+import {
+  type CompressionOptions,
+  type OpenDiskOptions,
+  resolveCompression,
+  resolveOpenDisk,
+  resolveTuning,
+  type TuningOptions,
+} from '../engine/options.js';
+import { firnError } from '../errors.js';
+import { commitRun } from '../repository/commit.js';
+import { newId } from '../repository/format/names.js';
+import { FORMAT_VERSION, isDiskName, type PointObject } from '../repository/format/objects.js';
+import type { Repository } from '../repository/repository.js';
+import { type JobOptions, type Run, startRun } from './run.js';
+
+/** A disk image to back up: raw, VHD or VHDX, with its parents if it is differencing. */
+export interface DiskSource extends OpenDiskOptions {
+  path: string;
+  /** The disk's name in the point; the file's name without its extension when not given. */
+  name?: string | undefined;
+}
+
+export interface BackupOptions extends JobOptions, CompressionOptions {
+  /** The disks of one machine, as they belong together. A text is a path. */
+  disks: readonly (string | DiskSource)[];
+  /** The machine's name; that of the first disk when not given. */
+  vm?: string | undefined;
+  /** Reads and hashes, but looks nothing up and writes nothing: the result has the roots and no point. */
+  dryRun?: boolean | undefined;
+  tuning?: TuningOptions | undefined;
+}
+
+export interface BackedUpDisk {
+  name: string;
+  path: string;
+  /** The content id: equal for equal content in one repository. */
+  root: string;
+  identity: DiskIdentity;
+  /** Bytes of pages that are not zero. */
+  dataBytes: number;
+}
+
+export interface BackupResult {
+  /** Undefined after a dry run. */
+  point: PointObject | undefined;
+  disks: BackedUpDisk[];
+  /** How often the work was done: more than once only if a collection came between. */
+  attempts: number;
+  summary: BackupSummary;
+}
+
+/** The account of a backup. Ratios are undefined where nothing was stored. Bytes new and stored are of all attempts. */
+export interface BackupSummary {
+  elapsedSeconds: number;
+  /** Virtual sizes of the disks. */
+  sizeBytes: number;
+  /** Pages that are not zero. */
+  dataBytes: number;
+  readBytes: number;
+  /** Content of chunks that the repository did not have. */
+  newBytes: number;
+  /** The same, as it was stored. */
+  storedBytes: number;
+  dedupRatio: number | undefined;
+  compressionRatio: number | undefined;
+  totalRatio: number | undefined;
+  /** Data and holes gone through a second. */
+  bytesPerSecond: number;
+  bottleneck: NativeStats['bottleneck'];
+  /** The last attempt's counters, with the stages' shares of time. */
+  stats: NativeStats;
+}
+
+/**
+ * Backs up disks into one point. Rejects with what kept it from sealing; the repository is whole then, and what was stored is found again
+ * by the next run.
+ */
+export function backup(repository: Repository, options: BackupOptions): Run<BackupResult> {
+  return startRun(options, (session) => runBackup(repository, options, session));
+}
+
+async function runBackup(
+  repository: Repository,
+  options: BackupOptions,
+  session: RunSessionOptions,
+): Promise<BackupResult> {
+  const created = new Date();
+  const sources = resolveSources(options.disks);
+  const vm = options.vm ?? stemOf((sources[0] as ResolvedSource).path);
+  if (vm === '' || vm.length > 4096) {
+    throw firnError('ERR_INVALID_ARGUMENT', `Expected a name for vm but received "${vm}"`);
+  }
+  const engine = loadEngine();
+  const tally = new Tally();
+  const run = newId();
+  const native: Omit<NativeBackup, 'repository' | 'attempt'> = {
+    tuning: resolveTuning(options.tuning),
+    disks: sources.map(({ path: file, open }) => ({ path: file, open })),
+    run,
+    ...resolveCompression(options),
+    store: options.dryRun !== true,
+  };
+  const store = async (view: NativeBackup['repository'], attempt: number) => {
+    const started = engine.startBackup({ ...native, repository: view, attempt });
+    return tally.add(await runSession(started, session));
+  };
+
+  if (options.dryRun === true) {
+    const { native: view } = await repository.view();
+    const stored = await store(view, 0);
+    const disks = describeDisks(sources, stored);
+    return { point: undefined, disks, attempts: 1, summary: tally.summary(disks) };
+  }
+  const commit = await commitRun(
+    repository,
+    {
+      store,
+      point: (stored, attempt) => ({
+        type: 'point',
+        version: FORMAT_VERSION,
+        id: newId(),
+        vm: { name: vm },
+        created: created.toISOString(),
+        consistency: 'crash',
+        method: 'files',
+        run,
+        attempt,
+        disks: describeDisks(sources, stored).map(pointDisk),
+        host: hostname(),
+        firn: engine.version(),
+        stats: pointStats(tally.summary(describeDisks(sources, stored))),
+      }),
+    },
+    session.signal,
+  );
+  const disks = describeDisks(sources, commit.stored);
+  const { point, attempts } = commit;
+  return { point, disks, attempts, summary: tally.summary(disks) };
+}
+
+interface ResolvedSource {
+  path: string;
+  name: string;
+  open: ReturnType<typeof resolveOpenDisk>;
+}
+
+/** Absolute paths, checked options, and for each disk a name that no other one has. */
+export function resolveSources(disks: readonly (string | DiskSource)[]): ResolvedSource[] {
+  if (disks.length === 0) throw firnError('ERR_INVALID_ARGUMENT', 'Expected at least one disk');
+  const taken = new Set<string>();
+  return disks.map((disk) => {
+    const source: DiskSource = typeof disk === 'string' ? { path: disk } : disk;
+    const file = path.resolve(source.path);
+    if (source.name !== undefined && (!isDiskName(source.name) || isTaken(taken, source.name))) {
+      throw firnError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected a name that can be a file's and that no other disk has but received "${source.name}"`,
+      );
+    }
+    const name = source.name ?? freeName(taken, diskNameOf(file));
+    taken.add(name.toLowerCase());
+    return { path: file, name, open: resolveOpenDisk(source) };
+  });
+}
+
+function isTaken(taken: ReadonlySet<string>, name: string): boolean {
+  return taken.has(name.toLowerCase());
+}
+
+function freeName(taken: ReadonlySet<string>, name: string): string {
+  if (!isTaken(taken, name)) return name;
+  for (let number = 2; ; number++) {
+    const candidate = `${name}-${number}`;
+    if (!isTaken(taken, candidate)) return candidate;
+  }
+}
+
+function stemOf(file: string): string {
+  return path.basename(file, path.extname(file));
+}
+
+/** The file's name without extension, with "_" for what not every system allows in a name. */
+function diskNameOf(file: string): string {
+  const name = stemOf(file)
+    .replace(/[\p{Cc}/\\:*?"<>|]/gu, '_')
+    .slice(0, 120)
+    .replace(/[. ]+$/, '');
+  return name === '' ? 'disk' : name;
+}
+
+function describeDisks(sources: readonly ResolvedSource[], stored: NativeBackupResult) {
+  return sources.map(({ name, path: file }, index): BackedUpDisk => {
+    const { root, identity, dataBytes } = stored.disks[index] as NativeBackupResult['disks'][0];
+    return { name, path: file, root, identity, dataBytes };
+  });
+}
+
+function pointDisk({ name, path: source, root, identity }: BackedUpDisk): PointObject['disks'][0] {
+  const { sizeBytes, format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId } =
+    identity;
+  return {
+    name,
+    source,
+    sizeBytes,
+    root,
+    identity: { format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId },
+  };
+}
+
+function pointStats(summary: BackupSummary): Record<string, unknown> {
+  const { elapsedSeconds, dataBytes, readBytes, newBytes, storedBytes } = summary;
+  return { elapsedSeconds, dataBytes, readBytes, newBytes, storedBytes };
+}
+
+/** Adds up the attempts of a run. */
+class Tally {
+  readonly #startedMs = performance.now();
+  #last: NativeStats | undefined;
+  #readBytes = 0;
+  #newBytes = 0;
+  #storedBytes = 0;
+
+  add(result: NativeBackupResult): NativeBackupResult {
+    this.#last = result.stats;
+    this.#readBytes += result.stats.readBytes;
+    this.#newBytes += result.stats.newBytes;
+    this.#storedBytes += result.stats.storedBytes;
+    return result;
+  }
+
+  summary(disks: readonly BackedUpDisk[]): BackupSummary {
+    const stats = this.#last as NativeStats;
+    const newBytes = this.#newBytes;
+    const storedBytes = this.#storedBytes;
+    const dataBytes = sum(disks.map((disk) => disk.dataBytes));
+    const ratio = (whole: number, part: number) => (part > 0 ? whole / part : undefined);
+    return {
+      elapsedSeconds: (performance.now() - this.#startedMs) / 1000,
+      sizeBytes: sum(disks.map((disk) => disk.identity.sizeBytes)),
+      dataBytes,
+      readBytes: this.#readBytes,
+      newBytes,
+      storedBytes,
+      dedupRatio: ratio(dataBytes, newBytes),
+      compressionRatio: ratio(newBytes, storedBytes),
+      totalRatio: ratio(dataBytes, storedBytes),
+      bytesPerSecond: stats.elapsedSeconds > 0 ? stats.doneBytes / stats.elapsedSeconds : 0,
+      bottleneck: stats.bottleneck,
+      stats,
+    };
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

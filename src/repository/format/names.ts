@@ -1,0 +1,54 @@
+/**
+ * Names of files in a repository. docs/repository-format.md section 1.
+ *
+ * A name is believed only if it is exactly what the format says; whatever else lies in the folders is not part of the repository.
+ */
+
+import { randomBytes } from 'node:crypto';
+
+const HEX_32 = /^[0-9a-f]{32}$/;
+const PACK = /^[0-9a-f]{32}\/[0-9a-f]{4}-[0-9a-f]{8}$/;
+const PACK_FILE = /^([0-9a-f]{32}\/[0-9a-f]{4}-[0-9a-f]{8})\.pack$/;
+const INDEX_FILE = /^[0-9a-f]{32}-[0-9a-f]{4}-[0-9a-f]{8}\.idx$/;
+
+export const CONFIG_NAME = 'config';
+export const GENERATION_NAME = 'generation';
+/** The folders of a repository; every one is there from the start. */
+export const FOLDERS = ['packs', 'index', 'pending', 'points', 'condemned'] as const;
+export type ObjectFolder = 'pending' | 'points' | 'condemned';
+
+/** Attempts of a run have four hexadecimal digits. */
+export const ATTEMPT_MAX = 0xffff;
+
+/** A name never used before: 32 hexadecimal digits for a run, a point or a condemned set. */
+export function newId(): string {
+  return randomBytes(16).toString('hex');
+}
+
+/** True for the id of a run, point, condemned set or repository. */
+export function isId(text: string): boolean {
+  return HEX_32.test(text);
+}
+
+/** True for "RUN/ATTEMPT-SEQ". */
+export function isPackName(text: string): boolean {
+  return PACK.test(text);
+}
+
+/** "RUN/ATTEMPT-SEQ" of a file listed in packs/, or undefined if it is no pack. */
+export function packOfFile(file: string): string | undefined {
+  return PACK_FILE.exec(file)?.[1];
+}
+
+export function packFile(pack: string): string {
+  return `packs/${pack}.pack`;
+}
+
+export function isIndexFile(file: string): boolean {
+  return INDEX_FILE.test(file);
+}
+
+/** True for files that are not part of the repository: their writers are still at work, or died. */
+export function isUnfinished(fileName: string): boolean {
+  return fileName.startsWith('.tmp-') || fileName.endsWith('.partial');
+}

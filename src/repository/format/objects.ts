@@ -1,0 +1,277 @@
+/**
+ * The JSON objects of a repository, checked member by member. docs/repository-format.md section 3.
+ *
+ * A repository may come from elsewhere, so what the types promise has been checked at run time: lengths, ranges, hexadecimal digits,
+ * names that are to become file names. Members that this version does not know stay in the object, untyped, and are ignored.
+ */
+
+import { type FirnError, firnError } from '../../errors.js';
+import { isId, isPackName } from './names.js';
+
+export const FORMAT_VERSION = 1;
+const TEXT_LENGTH_MAX = 4096;
+const DISKS_MAX = 1024;
+const PACKS_MAX = 1_000_000;
+const SEGMENT_PAGES = 2048;
+
+export type ChunkingObject =
+  | { scheme: 'content'; minPages: number; averagePages: number; maxPages: number }
+  | { scheme: 'fixed'; pages: number };
+
+export interface ConfigObject {
+  type: 'config';
+  version: number;
+  repositoryId: string;
+  created: string;
+  idKey: string;
+  chunking: ChunkingObject;
+  sealed?: boolean;
+}
+
+export interface GenerationObject {
+  type: 'generation';
+  token: string;
+}
+
+/** What the guest had promised when its disks were frozen. */
+export type Consistency = 'application' | 'filesystem' | 'crash';
+
+export interface PointIdentity {
+  format: 'raw' | 'vhd' | 'vhdx';
+  kind: 'fixed' | 'dynamic' | 'differencing';
+  blockBytes: number;
+  logicalSectorBytes: number;
+  physicalSectorBytes: number;
+  diskId: string;
+}
+
+export interface PointDisk {
+  /** Unique in its point, and fit to be a file's name. */
+  name: string;
+  /** Where it came from; for people. */
+  source?: string;
+  sizeBytes: number;
+  /** The id of the map's root: the content id of the disk. */
+  root: string;
+  identity: PointIdentity;
+}
+
+export interface PointObject {
+  type: 'point';
+  version: number;
+  id: string;
+  vm: { name: string; id?: string };
+  created: string;
+  consistency: Consistency;
+  method: string;
+  run: string;
+  attempt: number;
+  disks: PointDisk[];
+  host?: string;
+  firn?: string;
+  stats?: Record<string, unknown>;
+}
+
+export interface CondemnedObject {
+  type: 'condemned';
+  id: string;
+  packs: string[];
+}
+
+type Members = Record<string, unknown>;
+
+/** Throws ERR_CORRUPT_OBJECT, ERR_VERSION, or ERR_UNSUPPORTED for an encrypted repository. */
+export function parseConfig(content: Buffer): ConfigObject {
+  const config = parseObject(content, 'config');
+  checkVersion(config, 'config');
+  need(config, 'repositoryId', isHex(32));
+  need(config, 'created', isTime);
+  need(config, 'idKey', isHex(64));
+  need(config, 'chunking', isChunking);
+  allow(config, 'sealed', (value) => typeof value === 'boolean');
+  if (config.sealed === true) {
+    throw firnError('ERR_UNSUPPORTED', 'The repository is encrypted; this version cannot open it');
+  }
+  return config as unknown as ConfigObject;
+}
+
+export function parseGeneration(content: Buffer): GenerationObject {
+  const generation = parseObject(content, 'generation');
+  need(generation, 'token', isHex(32));
+  return generation as unknown as GenerationObject;
+}
+
+/** `id` is the name that the point was found under. */
+export function parsePoint(content: Buffer, id: string): PointObject {
+  const point = parseObject(content, 'point');
+  checkVersion(point, 'point');
+  need(point, 'id', (value) => value === id);
+  need(point, 'vm', isVm);
+  need(point, 'created', isTime);
+  need(point, 'consistency', isOneOf('application', 'filesystem', 'crash'));
+  need(point, 'method', isText);
+  need(point, 'run', isHex(32));
+  need(point, 'attempt', isInteger(0, 0xffff));
+  need(point, 'disks', isArrayOf(isDisk, DISKS_MAX));
+  allow(point, 'host', isText);
+  allow(point, 'firn', isText);
+  allow(point, 'stats', isMembers);
+  const { disks } = point as unknown as PointObject;
+  if (new Set(disks.map((disk) => disk.name.toLowerCase())).size !== disks.length) {
+    throw corrupt('a point whose disks do not have different names');
+  }
+  return point as unknown as PointObject;
+}
+
+/** `id` is the name that the set was found under. */
+export function parseCondemned(content: Buffer, id: string): CondemnedObject {
+  const condemned = parseObject(content, 'condemned');
+  need(condemned, 'id', (value) => value === id);
+  need(
+    condemned,
+    'packs',
+    isArrayOf((value) => typeof value === 'string' && isPackName(value), PACKS_MAX),
+  );
+  return condemned as unknown as CondemnedObject;
+}
+
+/** The content of an object file. */
+export function encodeObject(
+  object: ConfigObject | GenerationObject | PointObject | CondemnedObject,
+): Buffer {
+  return Buffer.from(JSON.stringify(object), 'utf8');
+}
+
+/**
+ * True if a disk of a point may have this name: a restore makes a file of it, so it must be one plain name on every system. 1 to 128
+ * characters, no control characters, none of / \ : * ? " < > |, no dot or space at the end.
+ */
+export function isDiskName(name: string): boolean {
+  return name.length >= 1 && name.length <= 128 && !/[\p{Cc}/\\:*?"<>|]|[. ]$/u.test(name);
+}
+
+function parseObject(content: Buffer, type: string): Members {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content));
+  } catch (error) {
+    throw corrupt(`its content is not JSON in UTF-8 (${(error as Error).message})`);
+  }
+  if (!isMembers(value)) throw corrupt('its content is not a JSON object');
+  need(value, 'type', (found) => found === type);
+  return value;
+}
+
+function checkVersion(object: Members, what: string): void {
+  need(object, 'version', isInteger(1, Number.MAX_SAFE_INTEGER));
+  if ((object.version as number) > FORMAT_VERSION) {
+    throw firnError(
+      'ERR_VERSION',
+      `The ${what} has format version ${object.version}; this Firn reads up to ${FORMAT_VERSION}`,
+    );
+  }
+}
+
+type Check = (value: unknown) => boolean;
+
+function need(object: Members, name: string, check: Check): void {
+  if (!Object.hasOwn(object, name)) throw corrupt(`it has no "${name}"`);
+  if (!check(object[name])) throw corrupt(`its "${name}" is not what the format allows`);
+}
+
+function allow(object: Members, name: string, check: Check): void {
+  if (Object.hasOwn(object, name)) need(object, name, check);
+}
+
+function has(value: unknown, checks: Record<string, Check>, optional: Record<string, Check> = {}) {
+  if (!isMembers(value)) return false;
+  return (
+    Object.entries(checks).every(
+      ([name, check]) => Object.hasOwn(value, name) && check(value[name]),
+    ) &&
+    Object.entries(optional).every(
+      ([name, check]) => !Object.hasOwn(value, name) || check(value[name]),
+    )
+  );
+}
+
+function isMembers(value: unknown): value is Members {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX;
+}
+
+function isTime(value: unknown): boolean {
+  return (
+    typeof value === 'string' &&
+    /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value) &&
+    !Number.isNaN(Date.parse(value))
+  );
+}
+
+function isHex(digits: 32 | 64): Check {
+  return (value) =>
+    typeof value === 'string' && (digits === 32 ? isId(value) : /^[0-9a-f]{64}$/.test(value));
+}
+
+function isInteger(min: number, max: number): Check {
+  return (value) => Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max;
+}
+
+function isOneOf(...values: string[]): Check {
+  return (value) => values.includes(value as string);
+}
+
+function isArrayOf(check: Check, lengthMax: number): Check {
+  return (value) => Array.isArray(value) && value.length <= lengthMax && value.every(check);
+}
+
+function isVm(value: unknown): boolean {
+  return has(value, { name: isText }, { id: isText });
+}
+
+function isDisk(value: unknown): boolean {
+  return has(
+    value,
+    {
+      name: (name) => typeof name === 'string' && isDiskName(name),
+      sizeBytes: isInteger(0, Number.MAX_SAFE_INTEGER),
+      root: isHex(64),
+      identity: isIdentity,
+    },
+    { source: isText },
+  );
+}
+
+function isIdentity(value: unknown): boolean {
+  const isSector = (bytes: unknown) => bytes === 512 || bytes === 4096;
+  return has(value, {
+    format: isOneOf('raw', 'vhd', 'vhdx'),
+    kind: isOneOf('fixed', 'dynamic', 'differencing'),
+    blockBytes: isInteger(0, 256 * 1024 * 1024),
+    logicalSectorBytes: isSector,
+    physicalSectorBytes: isSector,
+    diskId: (id) =>
+      typeof id === 'string' &&
+      /^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$/.test(id),
+  });
+}
+
+function isChunking(value: unknown): boolean {
+  if (!isMembers(value)) return false;
+  const { scheme, pages, minPages, averagePages, maxPages } = value;
+  const isPages = isInteger(1, SEGMENT_PAGES);
+  if (scheme === 'fixed') return isPages(pages) && SEGMENT_PAGES % (pages as number) === 0;
+  return (
+    scheme === 'content' &&
+    [minPages, averagePages, maxPages].every(isPages) &&
+    (minPages as number) <= (averagePages as number) &&
+    (averagePages as number) <= (maxPages as number)
+  );
+}
+
+function corrupt(what: string): FirnError {
+  return firnError('ERR_CORRUPT_OBJECT', `Corrupt object: ${what}`);
+}
