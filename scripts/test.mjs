@@ -1,0 +1,105 @@
+/**
+ * Runs every test: the native suite (without Node, in build-test), then the TypeScript suite. The last line is the sum:
+ *
+ *   N passed, N failed, N skipped
+ *
+ *   node scripts/test.mjs [native | js]     one of the two alone
+ *
+ * The exit code is nonzero when a test failed, when a suite could not be built or started, or when there were no tests at all.
+ */
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const BUILD = join(ROOT, 'build-test');
+const reports = mkdtempSync(join(tmpdir(), 'firn-test-'));
+const sum = { passed: 0, failed: 0, skipped: 0 };
+const skipped = [];
+
+function run(command, ...parameters) {
+  return spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' }).status ?? 1;
+}
+
+/** A suite that could not run counts as one failure: nothing may look green because nothing was tried. */
+function couldNot(what) {
+  console.error(`test: ${what}`);
+  sum.failed += 1;
+}
+
+function buildNative() {
+  const fresh = !existsSync(join(BUILD, 'CMakeCache.txt'));
+  const ninja = spawnSync('ninja', ['--version'], { stdio: 'ignore' }).status === 0;
+  const generator = fresh && ninja ? ['-G', 'Ninja'] : [];
+  // Debug, as that keeps the assertions; lightly optimised, as some tests go through millions of cases.
+  const flags = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g'];
+  return (
+    run('cmake', '-S', '.', '-B', BUILD, ...generator, ...flags, '-Wno-dev') === 0 &&
+    run('cmake', '--build', BUILD, '--parallel', String(availableParallelism())) === 0
+  );
+}
+
+function native() {
+  if (!buildNative()) return couldNot('the native tests did not build');
+  const report = join(reports, 'native.xml');
+  const status = run(
+    ...['ctest', '--test-dir', BUILD, '--parallel', String(availableParallelism())],
+    ...['--output-on-failure', '--progress', '--output-junit', report],
+  );
+  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
+  const suite = /<testsuite\b[^>]*>/.exec(text)?.[0] ?? '';
+  const count = (name) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(suite)?.[1] ?? 0);
+  const [tests, failed, missed] = [
+    count('tests'),
+    count('failures'),
+    count('skipped') + count('disabled'),
+  ];
+  sum.passed += tests - failed - missed;
+  sum.failed += failed;
+  sum.skipped += missed;
+  for (const [, name] of text.matchAll(
+    /<testcase name="([^"]*)"[^>]*status="(?:notrun|disabled)"/g,
+  ))
+    skipped.push(name);
+  if (tests === 0) couldNot('no native test ran');
+  else if (status !== 0 && failed === 0) couldNot(`ctest ended with ${status}`);
+}
+
+function javascript() {
+  const report = join(reports, 'vitest.json');
+  const status = run(
+    process.execPath,
+    join(ROOT, 'node_modules/vitest/vitest.mjs'),
+    'run',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  );
+  if (!existsSync(report)) return couldNot('vitest made no report');
+  const result = JSON.parse(readFileSync(report, 'utf8'));
+  sum.passed += result.numPassedTests;
+  sum.failed += result.numFailedTests;
+  sum.skipped += result.numPendingTests + result.numTodoTests;
+  for (const file of result.testResults) {
+    // A file that fails outside of its tests (an import, a hook) has no failed test to count.
+    const broken =
+      file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed');
+    if (broken) couldNot(`${file.name}: ${file.message}`);
+    for (const test of file.assertionResults) {
+      if (test.status !== 'passed' && test.status !== 'failed') skipped.push(test.fullName);
+    }
+  }
+  if (result.numTotalTests === 0) couldNot('no TypeScript test ran');
+  else if (status !== 0 && sum.failed === 0) couldNot(`vitest ended with ${status}`);
+}
+
+const only = process.argv[2];
+if (only === undefined || only === 'native') native();
+if (only === undefined || only === 'js') javascript();
+rmSync(reports, { recursive: true, force: true });
+if (skipped.length > 0) console.log(`\nSkipped:\n${skipped.map((name) => `  ${name}`).join('\n')}`);
+console.log(`\n${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`);
+process.exitCode = sum.failed > 0 ? 1 : 0;

@@ -1,0 +1,127 @@
+/**
+ * What every command gets besides its own arguments: the global options, resolved, and the signal that Ctrl-C aborts.
+ *
+ * A value comes from the command line, else from the environment, else from the default. Values from the environment are checked only
+ * where they are used, so that a bad FIRN_REPOSITORY does not stop `firn inspect`.
+ */
+
+import {
+  IO_MODES,
+  oneOf,
+  parseInteger,
+  parseSize,
+  type TuningOptions,
+  WORKERS_MAX,
+} from '../engine/options.js';
+import { firnError } from '../errors.js';
+import type { Output } from './ui/output.js';
+import { Progress, type ProgressMode, type ProgressStats } from './ui/progress.js';
+
+/** The options that every command has, as commander gives them. */
+export interface GlobalOptions {
+  repo?: string;
+  json?: boolean;
+  quiet?: boolean;
+  progress?: ProgressMode;
+  memory?: number;
+  workers?: number;
+  io?: 'auto' | 'direct' | 'buffered';
+  debug?: boolean;
+}
+
+/** What a command's action returns: its exit code, or nothing for success. */
+export type ActionResult = Promise<number | undefined>;
+
+/** A command's action: its arguments and at last its options, after the context. */
+export type Action<Arguments extends unknown[]> = (
+  context: Context,
+  ...parameters: Arguments
+) => ActionResult;
+
+/** Makes of an action what commander calls; all that a command file needs of the rest. */
+export type Register = <Arguments extends unknown[]>(
+  action: Action<Arguments>,
+) => (...parameters: unknown[]) => Promise<void>;
+
+export const PROGRESS_MODES = [
+  'auto',
+  'always',
+  'never',
+] as const satisfies readonly ProgressMode[];
+
+/** Parsers for option values; each throws ERR_INVALID_ARGUMENT with the option's name. */
+export const parse = {
+  size: (name: string) => (text: string) => parseSize(text, name),
+  integer: (name: string, min: number, max: number) => (text: string) =>
+    parseInteger(text, name, min, max),
+  oneOf:
+    <Value extends string>(name: string, values: readonly Value[]) =>
+    (text: string) =>
+      oneOf(name, text, values),
+  /** For options that may be given several times. */
+  list: (text: string, before: string[] | undefined) => [...(before ?? []), text],
+};
+
+export class Context {
+  readonly output: Output;
+  readonly signal: AbortSignal;
+  readonly #options: GlobalOptions;
+
+  constructor(output: Output, signal: AbortSignal, options: GlobalOptions) {
+    this.output = output;
+    this.signal = signal;
+    this.#options = options;
+  }
+
+  /** The repository's folder. */
+  get repository(): string {
+    const path = this.#options.repo ?? process.env.FIRN_REPOSITORY;
+    if (path !== undefined && path !== '') return path;
+    throw firnError('ERR_INVALID_ARGUMENT', 'No repository was given', {
+      hint: 'Pass --repo DIR, or set FIRN_REPOSITORY.',
+    });
+  }
+
+  get tuning(): TuningOptions {
+    const { memory, workers, io } = this.#options;
+    return {
+      memoryBytes: memory ?? fromEnvironment('FIRN_MEMORY', parse.size('FIRN_MEMORY')),
+      workers:
+        workers ?? fromEnvironment('FIRN_WORKERS', parse.integer('FIRN_WORKERS', 1, WORKERS_MAX)),
+      io: io ?? fromEnvironment('FIRN_IO', parse.oneOf('FIRN_IO', IO_MODES)),
+    };
+  }
+
+  /**
+   * Runs a job with its progress shown, and takes the progress away whatever becomes of it. `label` is the verb. What the job gets are
+   * members of its options.
+   */
+  async withProgress<Result>(
+    label: string,
+    job: (run: {
+      signal: AbortSignal;
+      onProgress: (stats: ProgressStats) => void;
+    }) => PromiseLike<Result>,
+  ): Promise<Result> {
+    const mode =
+      this.#options.progress ??
+      fromEnvironment('FIRN_PROGRESS', parse.oneOf('FIRN_PROGRESS', PROGRESS_MODES)) ??
+      'auto';
+    const progress = new Progress(this.output, mode, label);
+    try {
+      return await job({ signal: this.signal, onProgress: (stats) => progress.update(stats) });
+    } finally {
+      progress.close();
+    }
+  }
+}
+
+function fromEnvironment<Value>(name: string, read: (text: string) => Value): Value | undefined {
+  const text = process.env[name];
+  if (text === undefined || text === '') return undefined;
+  try {
+    return read(text);
+  } catch (error) {
+    throw firnError('ERR_CONFIG_INVALID', (error as Error).message, { cause: error });
+  }
+}

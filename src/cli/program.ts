@@ -1,0 +1,155 @@
+/**
+ * The command line's grammar: global options, the list of commands, the help that teaches them.
+ *
+ * Each commands/<verb>.ts defines one command and imports what does the work only when it runs, so `firn --help` loads neither the
+ * jobs nor the addon. Commander exits and prints on its own by default; here it throws, and main.ts decides what is printed.
+ */
+
+import { readFileSync } from 'node:fs';
+import { Command, Option } from 'commander';
+import { IO_MODES, WORKERS_MAX } from '../engine/options.js';
+import { defineBackup } from './commands/backup.js';
+import { defineCopy } from './commands/copy.js';
+import { defineInit } from './commands/init.js';
+import { defineInspect } from './commands/inspect.js';
+import { defineList } from './commands/list.js';
+import { defineRepair } from './commands/repair.js';
+import { defineRescue } from './commands/rescue.js';
+import { defineRestore } from './commands/restore.js';
+import { defineShow } from './commands/show.js';
+import { defineStats } from './commands/stats.js';
+import { defineVerify } from './commands/verify.js';
+import {
+  type Action,
+  type ActionResult,
+  type Context,
+  type GlobalOptions,
+  PROGRESS_MODES,
+  parse,
+  type Register,
+} from './context.js';
+
+// Commander wraps a description unless it has indented lines.
+const HELP_BEFORE = `Firn backs up virtual disks (VHDX, VHD, raw) into a deduplicated repository,
+and gives back every point whole and checked.
+
+Quick start:
+  firn init /backup                                    make a repository
+  firn backup -r /backup --vm web --disk web.vhdx      make a restore point
+  firn verify -r /backup --read-data                   check every stored byte
+  firn restore -r /backup latest:web --to /restored    get its disks back`;
+
+const HELP_AFTER = `
+A POINT is an id, the unique beginning of one, "latest", or "latest:VM".
+A SIZE is bytes, or 64K, 1M, 2GiB (powers of 1024), or 10MB (powers of 1000).
+
+Environment:
+  FIRN_REPOSITORY  the repository, when --repo is not given
+  FIRN_MEMORY, FIRN_WORKERS, FIRN_IO, FIRN_PROGRESS  as the options of that name
+  FIRN_ADDON       the native engine's file, instead of the one that was built
+  NO_COLOR         no colours
+
+Exit codes:
+  0 done   1 failed   2 usage   3 done in part   10 not found   11 in use, try again
+  12 not allowed   20 read or write failed   30 damaged data   40 not on this
+  platform or version   70 defect in Firn   130 interrupted
+  docs/errors.md has a section for every error code.`;
+
+export function packageVersion(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
+
+/** The whole program. `run` is called with a command's global options and what to do. */
+export function createProgram(
+  run: (options: GlobalOptions, action: (context: Context) => ActionResult) => Promise<void>,
+): Command {
+  const program = new Command('firn')
+    .description(HELP_BEFORE)
+    .version(packageVersion(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help for a command')
+    .configureHelp({
+      showGlobalOptions: true,
+      commandUsage: usageOf,
+      subcommandTerm: termOf,
+    })
+    .showHelpAfterError(false)
+    .addHelpText('after', ({ command }) => (command.name() === 'firn' ? HELP_AFTER : ''));
+  addGlobalOptions(program);
+
+  const register: Register =
+    <Arguments extends unknown[]>(action: Action<Arguments>) =>
+    async (...parameters: unknown[]) => {
+      // Commander passes the arguments, the options and the command itself.
+      const command = parameters.pop() as Command;
+      await run(command.optsWithGlobals<GlobalOptions>(), (context) =>
+        action(context, ...(parameters as Arguments)),
+      );
+    };
+
+  program.commandsGroup('Make and use points:');
+  for (const define of [defineInit, defineBackup, defineRestore, defineVerify])
+    define(program, register);
+  program.commandsGroup('Look:');
+  for (const define of [defineList, defineShow, defineStats, defineInspect])
+    define(program, register);
+  program.commandsGroup('Convert and mend:');
+  for (const define of [defineCopy, defineRepair, defineRescue]) define(program, register);
+  program.commandsGroup('Help:').helpCommand('help [command]', 'print help for a command');
+  inheritToAll(program);
+  return program;
+}
+
+function addGlobalOptions(program: Command): void {
+  program
+    .addOption(new Option('-r, --repo <dir>', 'the repository (or FIRN_REPOSITORY)'))
+    .option('--json', 'machine-readable output, see docs/cli.md')
+    .option('-q, --quiet', 'no progress and no notes')
+    .addOption(
+      new Option('--progress <when>', 'auto, always or never').argParser(
+        parse.oneOf('--progress', PROGRESS_MODES),
+      ),
+    )
+    .addOption(
+      new Option('--memory <size>', 'what the process may take, 256M by default').argParser(
+        parse.size('--memory'),
+      ),
+    )
+    .addOption(
+      new Option('--workers <n>', 'threads, as many as cores by default').argParser(
+        parse.integer('--workers', 1, WORKERS_MAX),
+      ),
+    )
+    .addOption(
+      new Option('--io <mode>', 'auto, direct (around the cache) or buffered').argParser(
+        parse.oneOf('--io', IO_MODES),
+      ),
+    )
+    .option('--debug', 'print stacks of errors');
+}
+
+// Commander's own form repeats the parent's options as "firn [options] backup [options]".
+function usageOf(command: Command): string {
+  const names: string[] = [];
+  for (let each: Command | null = command; each !== null; each = each.parent)
+    names.unshift(each.name());
+  const rest = command.parent === null ? '<command> [options]' : command.usage();
+  return `${names.join(' ')} ${rest}`;
+}
+
+// Every command has options, so its term in a list need not say so.
+function termOf(command: Command): string {
+  const names = [command.name(), ...command.aliases()].join('|');
+  const parameters = command.registeredArguments.map((each) => {
+    const name = each.name() + (each.variadic ? '...' : '');
+    return each.required ? `<${name}>` : `[${name}]`;
+  });
+  return [names, ...parameters].join(' ');
+}
+
+function inheritToAll(command: Command): void {
+  for (const child of command.commands) {
+    child.copyInheritedSettings(command);
+    inheritToAll(child);
+  }
+}
