@@ -3,7 +3,8 @@
  *
  *   N passed, N failed, N skipped
  *
- *   node scripts/test.mjs [native | js]     one of the two alone
+ *   node scripts/test.mjs js                    the TypeScript suite alone
+ *   node scripts/test.mjs native [sanitizers]   the native suite alone, for example with address,undefined
  *
  * The exit code is nonzero when a test failed, when a suite could not be built or started, or when there were no tests at all.
  */
@@ -15,7 +16,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const BUILD = join(ROOT, 'build-test');
+const [only, sanitizers = ''] = process.argv.slice(2);
+// Each set of sanitizers has a build of its own.
+const BUILD = join(ROOT, `build-test${sanitizers && `-${sanitizers.replaceAll(',', '-')}`}`);
 const reports = mkdtempSync(join(tmpdir(), 'firn-test-'));
 const sum = { passed: 0, failed: 0, skipped: 0 };
 const skipped = [];
@@ -35,20 +38,36 @@ function buildNative() {
   const ninja = spawnSync('ninja', ['--version'], { stdio: 'ignore' }).status === 0;
   const generator = fresh && ninja ? ['-G', 'Ninja'] : [];
   // Debug, as that keeps the assertions; lightly optimised, as some tests go through millions of cases.
-  const flags = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g'];
+  const flags = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1'];
+  // The kernels in C have -O3 of their own, but not under a sanitizer.
+  if (sanitizers) flags.push(`-DFIRN_SANITIZE=${sanitizers}`, '-DCMAKE_C_FLAGS_DEBUG=-O1');
   return (
     run('cmake', '-S', '.', '-B', BUILD, ...generator, ...flags, '-Wno-dev') === 0 &&
     run('cmake', '--build', BUILD, '--parallel', String(availableParallelism())) === 0
   );
 }
 
+/** On a terminal one line that is rewritten; elsewhere what failed, and the sum, without a line for each test that passed. */
+function ctest(report) {
+  const parameters = ['--test-dir', BUILD, '--parallel', String(availableParallelism())];
+  parameters.push('--output-on-failure', '--output-junit', report);
+  if (process.stdout.isTTY) return run('ctest', '--progress', ...parameters);
+  const { status, stdout } = spawnSync('ctest', parameters, {
+    cwd: ROOT,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    maxBuffer: 1024 * 1024 * 1024,
+  });
+  const worth = (line) =>
+    !/^ +Start +\d+: |^ *\d+\/\d+ Test +#\d+: .* Passed +[\d.]+ sec$/.test(line);
+  process.stdout.write(`${(stdout ?? '').split('\n').filter(worth).join('\n')}\n`);
+  return status ?? 1;
+}
+
 function native() {
   if (!buildNative()) return couldNot('the native tests did not build');
   const report = join(reports, 'native.xml');
-  const status = run(
-    ...['ctest', '--test-dir', BUILD, '--parallel', String(availableParallelism())],
-    ...['--output-on-failure', '--progress', '--output-junit', report],
-  );
+  const status = ctest(report);
   const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
   const suite = /<testsuite\b[^>]*>/.exec(text)?.[0] ?? '';
   const count = (name) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(suite)?.[1] ?? 0);
@@ -62,8 +81,10 @@ function native() {
   sum.skipped += missed;
   for (const [, name] of text.matchAll(
     /<testcase name="([^"]*)"[^>]*status="(?:notrun|disabled)"/g,
-  ))
-    skipped.push(name);
+  )) {
+    // GoogleTest adds the bytes of a test's parameter to its name.
+    skipped.push(name.replace(/ +# GetParam.*/, ''));
+  }
   if (tests === 0) couldNot('no native test ran');
   else if (status !== 0 && failed === 0) couldNot(`ctest ended with ${status}`);
 }
@@ -96,7 +117,6 @@ function javascript() {
   else if (status !== 0 && sum.failed === 0) couldNot(`vitest ended with ${status}`);
 }
 
-const only = process.argv[2];
 if (only === undefined || only === 'native') native();
 if (only === undefined || only === 'js') javascript();
 rmSync(reports, { recursive: true, force: true });

@@ -1,6 +1,7 @@
 // The addon's functions; src/engine/binding.ts is their declaration and their documentation.
 //
-// Thin by rule: convert, start, convert back. What happens lives in native/pipeline and native/disk.
+// Thin by rule: convert, start, convert back. What happens lives in native/pipeline and
+// native/disk.
 
 #include <napi.h>
 
@@ -34,8 +35,7 @@ std::string StringArgument(const Napi::CallbackInfo& info, size_t i) {
 }
 
 uint64_t UintArgument(const Napi::CallbackInfo& info, size_t i) {
-  if (info.Length() <= i || !info[i].IsNumber() ||
-      info[i].As<Napi::Number>().DoubleValue() < 0) {
+  if (info.Length() <= i || !info[i].IsNumber() || info[i].As<Napi::Number>().DoubleValue() < 0) {
     throw Napi::TypeError::New(info.Env(), "a number argument is missing");
   }
   return static_cast<uint64_t>(info[i].As<Napi::Number>().DoubleValue());
@@ -62,9 +62,7 @@ Napi::Value Cpu(const Napi::CallbackInfo& info) {
   Napi::Object cpu = Napi::Object::New(env);
   cpu.Set("cores", Napi::Number::New(env, std::thread::hardware_concurrency()));
   cpu.Set("features", features);
-  cpu.Set("uring", FileSystem::Default()
-                       .NewQueue({.depth = 1, .backend = IoBackend::kUring})
-                       .ok());
+  cpu.Set("uring", FileSystem::Default().NewQueue({.depth = 1, .backend = IoBackend::kUring}).ok());
   return cpu;
 }
 
@@ -237,43 +235,38 @@ Napi::Value IndexInfo(const Napi::CallbackInfo& info) {
 
 Napi::Value StartBackup(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
-  auto job = std::make_shared<BackupJob>(FileSystem::Default(),
-                                         ToTuning(GetObject(options, "tuning")),
-                                         ToBackupOptions(options));
+  auto job = std::make_shared<BackupJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToBackupOptions(options));
   return StartSession(info.Env(), job,
                       [job](Napi::Env env) { return FromBackupResult(env, job->result()); });
 }
 
 Napi::Value StartRestore(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
-  auto job = std::make_shared<RestoreJob>(FileSystem::Default(),
-                                          ToTuning(GetObject(options, "tuning")),
-                                          ToRestoreOptions(options));
+  auto job = std::make_shared<RestoreJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToRestoreOptions(options));
   return StartSession(info.Env(), job, [](Napi::Env env) { return Napi::Object::New(env); });
 }
 
 Napi::Value StartCopy(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
-  auto job =
-      std::make_shared<CopyJob>(FileSystem::Default(), ToTuning(GetObject(options, "tuning")),
-                                ToCopyOptions(options));
+  auto job = std::make_shared<CopyJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToCopyOptions(options));
   return StartSession(info.Env(), job, [](Napi::Env env) { return Napi::Object::New(env); });
 }
 
 Napi::Value StartVerify(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
-  auto job = std::make_shared<VerifyJob>(FileSystem::Default(),
-                                         ToTuning(GetObject(options, "tuning")),
-                                         ToVerifyOptions(options));
+  auto job = std::make_shared<VerifyJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToVerifyOptions(options));
   return StartSession(info.Env(), job,
                       [job](Napi::Env env) { return FromVerifyResult(env, job->result()); });
 }
 
 Napi::Value StartRepairIndex(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
-  auto job = std::make_shared<RepairJob>(FileSystem::Default(),
-                                         ToTuning(GetObject(options, "tuning")),
-                                         ToRepairOptions(options));
+  auto job = std::make_shared<RepairJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToRepairOptions(options));
   return StartSession(info.Env(), job,
                       [job](Napi::Env env) { return FromRepairResult(env, job->result()); });
 }

@@ -1,7 +1,8 @@
 // Between JavaScript values and the data plane's: the one place for each.
 //
-// Everything here runs on the JavaScript thread. TypeScript has validated what comes in (src/engine/options.ts); a value of the wrong kind
-// is a programming error there and throws a TypeError.
+// Everything here runs on the JavaScript thread. TypeScript has validated what comes in
+// (src/engine/options.ts); a value of the wrong kind is a programming error there and throws a
+// TypeError.
 #ifndef FIRN_ADDON_CONVERT_H_
 #define FIRN_ADDON_CONVERT_H_
 

@@ -138,8 +138,7 @@ RepositoryView ToRepositoryView(const Napi::Object& object) {
   view.listing.condemned = GetPackNames(object, "condemned");
   view.id_key = GetHex<32>(object, "idKey");
   const Napi::Object chunking = GetObject(object, "chunking");
-  view.chunking.fixed =
-      GetChoice<bool>(chunking, "scheme", {{"content", false}, {"fixed", true}});
+  view.chunking.fixed = GetChoice<bool>(chunking, "scheme", {{"content", false}, {"fixed", true}});
   view.chunking.min_pages = static_cast<uint32_t>(GetUint(chunking, "minPages"));
   view.chunking.average_pages = static_cast<uint32_t>(GetUint(chunking, "averagePages"));
   view.chunking.max_pages = static_cast<uint32_t>(GetUint(chunking, "maxPages"));
@@ -154,10 +153,9 @@ Tuning ToTuning(const Napi::Object& object) {
   tuning.io = GetChoice<IoMode>(
       object, "io",
       {{"auto", IoMode::kAuto}, {"direct", IoMode::kDirect}, {"buffered", IoMode::kBuffered}});
-  tuning.backend = GetChoice<IoBackend>(object, "backend",
-                                        {{"auto", IoBackend::kAuto},
-                                         {"uring", IoBackend::kUring},
-                                         {"threads", IoBackend::kThreads}});
+  tuning.backend = GetChoice<IoBackend>(
+      object, "backend",
+      {{"auto", IoBackend::kAuto}, {"uring", IoBackend::kUring}, {"threads", IoBackend::kThreads}});
   return tuning;
 }
 

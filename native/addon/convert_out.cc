@@ -129,9 +129,8 @@ Napi::Object FromIdentity(Napi::Env env, const DiskIdentity& identity) {
 
 Napi::Object FromInspection(Napi::Env env, const Inspection& inspection) {
   Napi::Object object = Napi::Object::New(env);
-  object.Set("layers", MakeArray(env, inspection.layers, [&](const LayerInfo& layer) {
-               return FromLayer(env, layer);
-             }));
+  object.Set("layers", MakeArray(env, inspection.layers,
+                                 [&](const LayerInfo& layer) { return FromLayer(env, layer); }));
   if (!inspection.error.ok()) object.Set("error", FromFailure(env, inspection.error));
   return object;
 }

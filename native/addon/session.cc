@@ -23,9 +23,8 @@ class Session {
     thread_ = std::thread([this] {
       status_ = job_->Run();
       // Fails only when the environment is going, and then TearDown is waiting for this thread.
-      settle_.NonBlockingCall(this, [](Napi::Env env, Napi::Function, Session* session) {
-        session->Settle(env);
-      });
+      settle_.NonBlockingCall(
+          this, [](Napi::Env env, Napi::Function, Session* session) { session->Settle(env); });
     });
   }
 

@@ -1,8 +1,9 @@
 // A running job, as JavaScript holds it: { done, stats(), cancel() }.
 //
-// The job runs on a thread of its own, never on libuv's pool. The promise settles on the JavaScript thread. The session keeps its process
-// alive while it runs, and itself alive until it has settled, whether JavaScript still holds it or not. When the environment is torn
-// down (process.exit, a worker's end) the job is cancelled and its thread joined before the environment goes.
+// The job runs on a thread of its own, never on libuv's pool. The promise settles on the JavaScript
+// thread. The session keeps its process alive while it runs, and itself alive until it has settled,
+// whether JavaScript still holds it or not. When the environment is torn down (process.exit, a
+// worker's end) the job is cancelled and its thread joined before the environment goes.
 #ifndef FIRN_ADDON_SESSION_H_
 #define FIRN_ADDON_SESSION_H_
 

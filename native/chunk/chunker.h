@@ -1,11 +1,12 @@
 // Page-aligned, content-defined chunking: docs/repository-format.md section 4.
 //
-// A SegmentWalker goes once over one segment and yields its runs in order: holes (all neighbouring zero pages as one) and chunks. The
-// walk is lazy, so that the caller hashes and compresses each chunk while it is still in the cache that the walk has just filled.
-// Nothing is allocated; not thread-safe; the segment's memory must stay as it is while the walker lives.
+// A SegmentWalker goes once over one segment and yields its runs in order: holes (all neighbouring
+// zero pages as one) and chunks. The walk is lazy, so that the caller hashes and compresses each
+// chunk while it is still in the cache that the walk has just filled. Nothing is allocated; not
+// thread-safe; the segment's memory must stay as it is while the walker lives.
 //
-// Boundaries are looked for at page boundaries only, because file systems place content there: as much deduplication as a byte-wise
-// rolling hash for a tenth of the work.
+// Boundaries are looked for at page boundaries only, because file systems place content there: as
+// much deduplication as a byte-wise rolling hash for a tenth of the work.
 #ifndef FIRN_CHUNK_CHUNKER_H_
 #define FIRN_CHUNK_CHUNKER_H_
 

@@ -33,7 +33,8 @@ Status CheckMagic(std::span<const uint8_t> bytes, char kind, size_t header_bytes
   return Status::Ok();
 }
 
-Status CheckLeafRun(const LeafRun& run, const LeafRun* before, const ChunkingParameters& parameters) {
+Status CheckLeafRun(const LeafRun& run, const LeafRun* before,
+                    const ChunkingParameters& parameters) {
   if (run.pages == 0) return Corrupt("a map leaf has an empty run");
   if (run.hole && before != nullptr && before->hole) {
     return Corrupt("a map leaf has two holes side by side");
@@ -41,8 +42,8 @@ Status CheckLeafRun(const LeafRun& run, const LeafRun* before, const ChunkingPar
   if (!run.hole && run.pages > parameters.max_pages) {
     return Corrupt("a map leaf has a chunk over the maximum");
   }
-  const bool short_before = before != nullptr && !before->hole && !run.hole &&
-                            !parameters.fixed && before->pages < parameters.min_pages;
+  const bool short_before = before != nullptr && !before->hole && !run.hole && !parameters.fixed &&
+                            before->pages < parameters.min_pages;
   if (short_before) return Corrupt("a map leaf has a short chunk before another");
   return Status::Ok();
 }
@@ -103,7 +104,8 @@ Result<MapLeaf> DecodeLeaf(std::span<const uint8_t> bytes, const ChunkingParamet
     pages += run.pages;
     leaf.runs.push_back(run);
   }
-  if (ids_left != 0 || pages != kSegmentPages) return Corrupt("a map leaf does not fill its segment");
+  if (ids_left != 0 || pages != kSegmentPages)
+    return Corrupt("a map leaf does not fill its segment");
   return leaf;
 }
 

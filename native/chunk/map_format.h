@@ -1,7 +1,7 @@
 // Maps: which chunk or hole each page of a disk is. docs/repository-format.md section 5.
 //
-// Encoding is canonical: the same content under the same chunking gives the same bytes, hence the same ids. Decoding refuses what no
-// canonical encoder writes. Pure functions; thread-safe.
+// Encoding is canonical: the same content under the same chunking gives the same bytes, hence the
+// same ids. Decoding refuses what no canonical encoder writes. Pure functions; thread-safe.
 #ifndef FIRN_CHUNK_MAP_FORMAT_H_
 #define FIRN_CHUNK_MAP_FORMAT_H_
 

@@ -7,7 +7,8 @@
 
 namespace firn {
 
-// REQUIRES: size is a multiple of 64. Thread-safe. Leaves at the first block of 64 bytes that is not zero.
+// REQUIRES: size is a multiple of 64. Thread-safe. Leaves at the first block of 64 bytes that is
+// not zero.
 bool IsZero(const uint8_t* data, size_t size);
 
 // Without vector instructions, for tests and other CPUs.

@@ -13,7 +13,8 @@ Id Finish(blake3_hasher* hasher, std::span<const uint8_t> bytes) {
   return id;
 }
 
-// BLAKE3 finds out what the CPU can do at its first call, without synchronisation: make that call before there are threads.
+// BLAKE3 finds out what the CPU can do at its first call, without synchronisation: make that call
+// before there are threads.
 [[maybe_unused]] const Id kFirstCall = [] {
   blake3_hasher hasher;
   blake3_hasher_init(&hasher);

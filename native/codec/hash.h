@@ -1,4 +1,5 @@
-// BLAKE3 as the repository uses it: keyed ids, plain hashes, derived keys. docs/repository-format.md names the contexts.
+// BLAKE3 as the repository uses it: keyed ids, plain hashes, derived keys.
+// docs/repository-format.md names the contexts.
 //
 // All functions are thread-safe and allocate nothing.
 #ifndef FIRN_CODEC_HASH_H_

@@ -32,7 +32,15 @@ const Key& KeyOf(const RepositoryKeys& keys, RecordClass record_class) {
 }
 
 // What compression must save to be kept: 3 %, because the reader then is spared decompressing.
-uint32_t WorthwhileLength(uint32_t raw_length) { return raw_length - raw_length * 3 / 100; }
+uint32_t WorthwhileLength(uint32_t raw_length) {
+  return raw_length - static_cast<uint32_t>(DivideUp(uint64_t{raw_length} * 3, 100));
+}
+
+// One frame that knows its content size, as the format has it, and nothing after it.
+bool IsOneZstdFrame(std::span<const uint8_t> stored, uint32_t raw_length) {
+  return ZSTD_getFrameContentSize(stored.data(), stored.size()) == raw_length &&
+         ZSTD_findFrameCompressedSize(stored.data(), stored.size()) == stored.size();
+}
 
 }  // namespace
 
@@ -69,8 +77,7 @@ Result<RecordHeader> RecordHeader::Decode(const uint8_t* bytes) {
   header.nonce = LoadLe<uint64_t>(bytes + 48);
   header.stored_crc = LoadLe<uint32_t>(bytes + 56);
   const bool known = bytes[4] == kVersion && bytes[5] >= 1 && bytes[5] <= 3 && bytes[6] <= 2;
-  if (!known || header.raw_length > kRecordContentMax ||
-      header.stored_length > kRecordContentMax) {
+  if (!known || header.raw_length > kRecordContentMax || header.stored_length > kRecordContentMax) {
     return Corrupt("a record's header holds values that no record has");
   }
   if (header.flags != 0 || header.nonce != 0) {
@@ -175,8 +182,7 @@ Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t
       std::memcpy(out.data(), stored.data(), stored.size());
       break;
     case Codec::kLz4: {
-      if (stored.size() < kLz4PrefixBytes ||
-          LoadLe<uint32_t>(stored.data()) != header.raw_length) {
+      if (stored.size() < kLz4PrefixBytes || LoadLe<uint32_t>(stored.data()) != header.raw_length) {
         return Corrupt("an LZ4 record's lengths do not agree");
       }
       const int length = LZ4_decompress_safe(
@@ -191,6 +197,9 @@ Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t
     case Codec::kZstd: {
       if (contexts_->zstd == nullptr) contexts_->zstd = ZSTD_createDCtx();
       if (contexts_->zstd == nullptr) return Status::Error(Code::kInternal, "no memory for zstd");
+      if (!IsOneZstdFrame(stored, header.raw_length)) {
+        return Corrupt("a zstd record is not one frame of its length");
+      }
       const size_t length = ZSTD_decompressDCtx(contexts_->zstd, out.data(), out.size(),
                                                 stored.data(), stored.size());
       if (ZSTD_isError(length) || length != out.size()) {

@@ -1,7 +1,8 @@
 // Records: how content stands in a pack. docs/repository-format.md section 2.
 //
-// A RecordEncoder and a RecordDecoder each hold one compression context; they belong to one thread. Decoding trusts nothing: header
-// CRC, stored CRC, lengths and at last the id are checked before the content is handed out.
+// A RecordEncoder and a RecordDecoder each hold one compression context; they belong to one thread.
+// Decoding trusts nothing: header CRC, stored CRC, lengths and at last the id are checked before
+// the content is handed out.
 #ifndef FIRN_CODEC_RECORD_H_
 #define FIRN_CODEC_RECORD_H_
 
@@ -33,7 +34,8 @@ struct RecordHeader {
   uint32_t stored_crc = 0;
 
   void Encode(uint8_t* out) const;  // kRecordHeaderBytes
-  // kCorruptChunk unless all of the header is as the format demands. REQUIRES: kRecordHeaderBytes readable.
+  // kCorruptChunk unless all of the header is as the format demands. REQUIRES: kRecordHeaderBytes
+  // readable.
   static Result<RecordHeader> Decode(const uint8_t* bytes);
 };
 
@@ -50,7 +52,8 @@ class RecordEncoder {
   static Result<std::unique_ptr<RecordEncoder>> Create(const CompressionOptions& options);
   ~RecordEncoder();
 
-  // Writes the whole record to `out`, which has room for RecordBytesMax(content.size()), and returns its header.
+  // Writes the whole record to `out`, which has room for RecordBytesMax(content.size()), and
+  // returns its header.
   RecordHeader Encode(RecordClass record_class, const Id& id, std::span<const uint8_t> content,
                       uint8_t* out);
 
@@ -68,7 +71,8 @@ class RecordDecoder {
   explicit RecordDecoder(const RepositoryKeys& keys);
   ~RecordDecoder();
 
-  // Decompresses `stored` into `out` (raw_length bytes) and checks CRC and id. kCorruptChunk on any doubt.
+  // Decompresses `stored` into `out` (raw_length bytes) and checks CRC and id. kCorruptChunk on any
+  // doubt.
   Status Decode(const RecordHeader& header, std::span<const uint8_t> stored,
                 std::span<uint8_t> out);
 

@@ -12,7 +12,7 @@ int HexDigit(char c, bool allow_upper) {
 }
 
 // The order in which the bytes of a GUID stand in its text form.
-constexpr std::array<uint8_t, 16> kGuidTextOrder = {3, 2, 1, 0, 5,  4,  7,  6,
+constexpr std::array<uint8_t, 16> kGuidTextOrder = {3, 2, 1,  0,  5,  4,  7,  6,
                                                     8, 9, 10, 11, 12, 13, 14, 15};
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Integers in byte order, alignment and checked arithmetic: the small change of every format.
 //
-// Loads and stores work on any alignment. The checked functions return false on overflow, because sizes and offsets come from
-// images and repositories that may be hostile.
+// Loads and stores work on any alignment. The checked functions return false on overflow, because
+// sizes and offsets come from images and repositories that may be hostile.
 #ifndef FIRN_CORE_BYTES_H_
 #define FIRN_CORE_BYTES_H_
 
@@ -57,7 +57,9 @@ void StoreBe(uint8_t* p, T value) {
 }
 
 // REQUIRES: alignment is a power of two.
-constexpr uint64_t RoundDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+constexpr uint64_t RoundDown(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
 constexpr uint64_t RoundUp(uint64_t value, uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
 }
@@ -91,7 +93,8 @@ std::string ToHex(std::span<const uint8_t> bytes);
 // False unless `hex` is exactly out.size() * 2 lower-case hexadecimal digits.
 [[nodiscard]] bool FromHex(std::string_view hex, std::span<uint8_t> out);
 
-// "beca12ab-b2e6-4523-93ef-c309e000c746": the first three fields little-endian, as Microsoft writes GUIDs.
+// "beca12ab-b2e6-4523-93ef-c309e000c746": the first three fields little-endian, as Microsoft writes
+// GUIDs.
 std::string GuidToString(const Guid& guid);
 
 // Accepts either case, with or without braces.

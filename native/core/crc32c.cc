@@ -33,16 +33,17 @@ constexpr std::array<std::array<uint32_t, 256>, 8> MakeTables() {
 constexpr auto kTables = MakeTables();
 
 #if defined(__x86_64__)
-// x^exponent modulo the polynomial, bit-reflected: the factor by which a CRC moves when bits follow it.
+// x^exponent modulo the polynomial, bit-reflected: the factor by which a CRC moves when bits follow
+// it.
 constexpr uint32_t PowerOfX(uint64_t exponent) {
   uint32_t value = 0x80000000;  // x^0
   for (; exponent > 0; --exponent) value = (value >> 1) ^ ((value & 1) ? kPolynomial : 0);
   return value;
 }
 
-// The crc32 instruction takes a new word every cycle but answers after three, so three blocks are summed at once and joined by
-// carry-less multiplication. A product of two reflected values stands one bit low, and the final crc32 multiplies by x^32:
-// hence the 33.
+// The crc32 instruction takes a new word every cycle but answers after three, so three blocks are
+// summed at once and joined by carry-less multiplication. A product of two reflected values stands
+// one bit low, and the final crc32 multiplies by x^32: hence the 33.
 constexpr size_t kLaneBytes = 1024;
 constexpr uint32_t kShiftOneLane = PowerOfX(kLaneBytes * 8 - 33);
 constexpr uint32_t kShiftTwoLanes = PowerOfX(2 * kLaneBytes * 8 - 33);

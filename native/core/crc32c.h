@@ -1,6 +1,7 @@
 // CRC-32C (Castagnoli), as VHDX headers and Firn's records use it.
 //
-// Thread-safe. Uses SSE4.2 and PCLMUL where the CPU has it, a table otherwise; never needs the whole build to be compiled for a CPU level.
+// Thread-safe. Uses SSE4.2 and PCLMUL where the CPU has it, a table otherwise; never needs the
+// whole build to be compiled for a CPU level.
 #ifndef FIRN_CORE_CRC32C_H_
 #define FIRN_CORE_CRC32C_H_
 

@@ -175,7 +175,8 @@ Status&& Status::At(const std::string& path) && {
 
 Status&& Status::At(const std::string& path, uint64_t offset) && {
   if (state_ && state_->path.empty()) state_->path = path;
-  if (state_ && !state_->offset) state_->offset = offset;
+  // An offset means nothing beside the path of another file.
+  if (state_ && !state_->offset && state_->path == path) state_->offset = offset;
   return std::move(*this);
 }
 

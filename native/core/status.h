@@ -1,11 +1,13 @@
 // What went wrong, carried as data from the system call to JavaScript.
 //
-// A Status is OK (one null pointer) or holds a code, the operating system's own code, the operation, the path and offset it
-// concerned, and two flags: whether trying again may help, and whether data is known to be lost. Status and Result are values;
-// they are safe to move between threads. Nothing in native/ outside native/addon throws.
+// A Status is OK (one null pointer) or holds a code, the operating system's own code, the
+// operation, the path and offset it concerned, and two flags: whether trying again may help, and
+// whether data is known to be lost. Status and Result are values; they are safe to move between
+// threads. Nothing in native/ outside native/addon throws.
 //
-// Codes stay data to the end because a message that has to be parsed again is where other addons lose the reason; the mapping to
-// the JavaScript taxonomy is one table (CodeName) that src/errors.ts mirrors and a test compares.
+// Codes stay data to the end because a message that has to be parsed again is where other addons
+// lose the reason; the mapping to the JavaScript taxonomy is one table (CodeName) that
+// src/errors.ts mirrors and a test compares.
 #ifndef FIRN_CORE_STATUS_H_
 #define FIRN_CORE_STATUS_H_
 
@@ -21,28 +23,29 @@ namespace firn {
 
 enum class Code : uint8_t {
   kOk,
-  kInvalidArgument,   // the caller's mistake
-  kUnsupported,       // valid, but not something this build or platform does
-  kExists,            // the target is there already
-  kNotFound,          // a file or folder is not there
+  kInvalidArgument,  // the caller's mistake
+  kUnsupported,      // valid, but not something this build or platform does
+  kExists,           // the target is there already
+  kNotFound,         // a file or folder is not there
   kAccessDenied,
-  kFileInUse,         // sharing violation; retryable
+  kFileInUse,  // sharing violation; retryable
   kRead,
   kWrite,
   kDiskFull,
-  kDiskInvalid,       // a disk image breaks its format
-  kDiskTruncated,     // a disk image ends before its data does
-  kParentNotFound,    // a differencing layer's parent is not there, or lies outside the allowed folders
-  kParentMismatch,    // a parent was found and is not the one the child was made from
-  kCorruptChunk,      // a record's bytes do not match its checksum or id
+  kDiskInvalid,     // a disk image breaks its format
+  kDiskTruncated,   // a disk image ends before its data does
+  kParentNotFound,  // a differencing layer's parent is not there, or lies outside the allowed
+                    // folders
+  kParentMismatch,  // a parent was found and is not the one the child was made from
+  kCorruptChunk,    // a record's bytes do not match its checksum or id
   kCorruptPack,
   kCorruptIndex,
-  kCorruptObject,     // a config, point or map object
+  kCorruptObject,  // a config, point or map object
   kPackMissing,
-  kChunkMissing,      // no index run knows the id
-  kSourceChanged,     // the disk changed while it was read
+  kChunkMissing,   // no index run knows the id
+  kSourceChanged,  // the disk changed while it was read
   kVerifyMismatch,
-  kVersion,           // made by a newer version
+  kVersion,  // made by a newer version
   kAborted,
   kInternal,
 };
@@ -73,8 +76,8 @@ class [[nodiscard]] Status {
   bool retryable() const { return state_ && state_->retryable; }
   bool data_loss() const { return state_ && state_->data_loss; }
 
-  // Builders, for use on a temporary: `return Status::Error(...).At(path, offset);` They keep what is set already: the place
-  // nearest to the failure knows best.
+  // Builders, for use on a temporary: `return Status::Error(...).At(path, offset);` They keep what
+  // is set already: the place nearest to the failure knows best.
   Status&& At(const std::string& path) &&;
   Status&& At(const std::string& path, uint64_t offset) &&;
   Status&& During(const char* op) &&;
@@ -100,7 +103,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(Status status) : value_(std::move(status)) {  // NOLINT: implicit, so that `return status` reads well
+  Result(Status status)
+      : value_(std::move(status)) {  // NOLINT: implicit, so that `return status` reads well
     assert(!std::get<Status>(value_).ok());
   }
   Result(T value) : value_(std::move(value)) {}  // NOLINT
@@ -128,14 +132,14 @@ class [[nodiscard]] Result {
 #define FIRN_CONCAT_INNER(a, b) a##b
 #define FIRN_CONCAT(a, b) FIRN_CONCAT_INNER(a, b)
 
-#define FIRN_RETURN_IF_ERROR(expr)                  \
-  do {                                              \
-    ::firn::Status firn_status = (expr);            \
-    if (!firn_status.ok()) return firn_status;      \
+#define FIRN_RETURN_IF_ERROR(expr)             \
+  do {                                         \
+    ::firn::Status firn_status = (expr);       \
+    if (!firn_status.ok()) return firn_status; \
   } while (false)
 
-#define FIRN_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr)  \
-  auto tmp = (expr);                                \
+#define FIRN_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr)   \
+  auto tmp = (expr);                                 \
   if (!tmp.ok()) return std::move(tmp).TakeStatus(); \
   lhs = std::move(*tmp)
 #define FIRN_ASSIGN_OR_RETURN(lhs, expr) \

@@ -100,11 +100,16 @@ TEST(StatusTest, OsErrorsBecomeCodesAndKeepTheirNumber) {
     bool retryable;
   };
   const std::vector<Row> rows = {
-      {ENOENT, Code::kNotFound, false}, {ENOTDIR, Code::kNotFound, false},
-      {EACCES, Code::kAccessDenied, false}, {EPERM, Code::kAccessDenied, false},
-      {EROFS, Code::kAccessDenied, false}, {EBUSY, Code::kFileInUse, true},
-      {ENOSPC, Code::kDiskFull, true}, {EDQUOT, Code::kDiskFull, true},
-      {EEXIST, Code::kExists, false}, {EINTR, Code::kRead, true},
+      {ENOENT, Code::kNotFound, false},
+      {ENOTDIR, Code::kNotFound, false},
+      {EACCES, Code::kAccessDenied, false},
+      {EPERM, Code::kAccessDenied, false},
+      {EROFS, Code::kAccessDenied, false},
+      {EBUSY, Code::kFileInUse, true},
+      {ENOSPC, Code::kDiskFull, true},
+      {EDQUOT, Code::kDiskFull, true},
+      {EEXIST, Code::kExists, false},
+      {EINTR, Code::kRead, true},
       {EIO, Code::kRead, false},
   };
   for (const Row& row : rows) {

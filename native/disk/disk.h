@@ -1,10 +1,13 @@
-// A virtual disk, opened read-only: a chain of layers that answers two questions, what exists and where it lies.
+// A virtual disk, opened read-only: a chain of layers that answers two questions, what exists and
+// where it lies.
 //
-// Open resolves parents under a policy, replays dirty logs in memory, and checks every structure before it is used; it never
-// writes to any layer. A Disk is safe for concurrent use from several threads. Offsets and lengths are bytes of the virtual disk.
+// Open resolves parents under a policy, replays dirty logs in memory, and checks every structure
+// before it is used; it never writes to any layer. A Disk is safe for concurrent use from several
+// threads. Offsets and lengths are bytes of the virtual disk.
 //
-// Map is the way of the data plane: it tells which bytes of which file make up a range, and the caller reads them as it likes
-// (unbuffered, deeply queued). Read is for small things and for tests. Images are hostile: see vhdx_*.cc for what is refused.
+// Map is the way of the data plane: it tells which bytes of which file make up a range, and the
+// caller reads them as it likes (unbuffered, deeply queued). Read is for small things and for
+// tests. Images are hostile: see vhdx_*.cc for what is refused.
 #ifndef FIRN_DISK_DISK_H_
 #define FIRN_DISK_DISK_H_
 
@@ -38,11 +41,13 @@ struct DiskIdentity {
   Guid disk_id{};                       // SCSI page 83 id (VHDX), footer UUID (VHD), zero for raw
 };
 
-// Something that an inspection should say: "warning" reads correctly all the same, "error" does not open.
+// Something that an inspection should say: "warning" reads correctly all the same, "error" does not
+// open.
 struct DiskFinding {
   enum class Severity : uint8_t { kInfo, kWarning, kError };
   Severity severity = Severity::kInfo;
-  std::string code;     // stable, lower case with dashes: "log-dirty", "header-1-bad", "region-table-1-bad", "short-last-block"
+  std::string code;     // stable, lower case with dashes: "log-dirty", "header-1-bad",
+                        // "region-table-1-bad", "short-last-block"
   std::string message;  // for people
   std::optional<uint64_t> offset;
 };
@@ -51,8 +56,8 @@ struct DiskFinding {
 struct LogInfo {
   enum class State : uint8_t { kNone, kClean, kReplayed };
   State state = State::kNone;
-  uint64_t entries = 0;      // replayed in memory
-  uint64_t pages = 0;        // 4 KiB pages that the overlay holds
+  uint64_t entries = 0;  // replayed in memory
+  uint64_t pages = 0;    // 4 KiB pages that the overlay holds
   uint64_t offset = 0;
   uint64_t length = 0;
 };
@@ -62,20 +67,20 @@ struct LayerInfo {
   std::string path;
   DiskIdentity identity;
   uint64_t file_bytes = 0;
-  std::string creator;                     // printable ASCII of what the file says
-  std::string data_write_guid;             // VHDX; the footer UUID for VHD
-  std::string parent_linkage;              // what it says of its parent, "" if it has none
+  std::string creator;          // printable ASCII of what the file says
+  std::string data_write_guid;  // VHDX; the footer UUID for VHD
+  std::string parent_linkage;   // what it says of its parent, "" if it has none
   std::vector<std::pair<std::string, std::string>> parent_locator;  // all keys as found
   LogInfo log;
-  uint64_t blocks = 0;                     // payload blocks of the virtual disk
-  uint64_t blocks_full = 0;                // wholly present
-  uint64_t blocks_partial = 0;             // sector bitmap decides
-  uint64_t blocks_zero = 0;                // zero, undefined, unmapped
+  uint64_t blocks = 0;          // payload blocks of the virtual disk
+  uint64_t blocks_full = 0;     // wholly present
+  uint64_t blocks_partial = 0;  // sector bitmap decides
+  uint64_t blocks_zero = 0;     // zero, undefined, unmapped
   std::vector<DiskFinding> findings;
 };
 
-// The files that a layer's payload is read from. `direct` is null where the platform or the file system has no unbuffered I/O, or
-// where the caller asked for none.
+// The files that a layer's payload is read from. `direct` is null where the platform or the file
+// system has no unbuffered I/O, or where the caller asked for none.
 struct SourceFile {
   File* buffered = nullptr;
   File* direct = nullptr;
@@ -90,13 +95,17 @@ struct Extent {
 };
 
 struct OpenDiskOptions {
-  // Folders inside which parents may lie, besides the folder of the child itself. Links are resolved before the check.
+  // Folders inside which parents may lie, besides the folder of the child itself. Links are
+  // resolved before the check.
   std::vector<std::string> parent_folders;
-  // Parents by explicit order, child's parent first; overrides what the locators say, still checked by linkage.
+  // Parents by explicit order, child's parent first; overrides what the locators say, still checked
+  // by linkage.
   std::vector<std::string> parents;
   uint32_t max_depth = 256;  // layers
   bool direct = true;        // open payload handles unbuffered as well
-  // "raw" has no signature, so it is never guessed for a file whose name ends in .vhd, .vhdx, .avhd or .avhdx.
+  // Without it the name and the signature decide: .raw and .img are raw whatever they hold, as a
+  // guest can write any signature into its disk; .vhd, .vhdx, .avhd and .avhdx must have one; other
+  // names are what their signature says, else raw.
   std::optional<DiskFormat> format;
 };
 
@@ -111,12 +120,13 @@ class Disk {
   uint64_t size() const { return identity().size; }
   virtual const std::vector<LayerInfo>& layers() const = 0;
 
-  // Appends the extents of [offset, offset + length); neighbours that continue each other are joined.
-  // REQUIRES: the range lies inside the disk.
+  // Appends the extents of [offset, offset + length); neighbours that continue each other are
+  // joined. REQUIRES: the range lies inside the disk.
   virtual Status Map(uint64_t offset, uint64_t length, std::vector<Extent>* extents) const = 0;
 
-  // The first byte at or after `offset` that may not be a hole, or size(). Costs what the allocation tables cost, not what the disk's
-  // size does: a 64 TiB disk with one block answers at once.
+  // The first byte at or after `offset` that may not be a hole, or size(). Costs what the
+  // allocation tables cost, not what the disk's size does: a 64 TiB disk with one block answers at
+  // once.
   virtual Result<uint64_t> NextPresent(uint64_t offset) const = 0;
 
   // Reads through the buffered handles. REQUIRES: the range lies inside the disk.
@@ -126,13 +136,14 @@ class Disk {
   virtual Status CheckUnchanged() const = 0;
 };
 
-// Opens as far as it can and tells what it found; fails only where the file itself can't be read. What keeps the disk from opening
-// is `error`.
+// Opens as far as it can and tells what it found; fails only where the file itself can't be read.
+// What keeps the disk from opening is `error`.
 struct Inspection {
   std::vector<LayerInfo> layers;
   Status error;
 };
-Result<Inspection> InspectDisk(FileSystem& fs, const std::string& path, const OpenDiskOptions& options);
+Result<Inspection> InspectDisk(FileSystem& fs, const std::string& path,
+                               const OpenDiskOptions& options);
 
 }  // namespace firn
 

@@ -6,12 +6,6 @@ namespace firn {
 
 namespace {
 
-#ifdef _WIN32
-constexpr const char* kSeparators = "/\\";
-#else
-constexpr const char* kSeparators = "/";
-#endif
-
 constexpr uint64_t kGrowthStep = 256 * kMiB;
 
 template <size_t kSize>
@@ -24,11 +18,6 @@ std::array<uint8_t, kSize> RandomBytes() {
 }
 
 }  // namespace
-
-std::string FileNameOf(const std::string& path) {
-  size_t separator = path.find_last_of(kSeparators);
-  return separator == std::string::npos ? path : path.substr(separator + 1);
-}
 
 Guid RandomGuid() {
   Guid guid = RandomBytes<16>();

@@ -76,9 +76,6 @@ class ImageFile {
   uint64_t size_ = 0;             // as last set here; payload writes stay below it
 };
 
-// The part after the last separator; "" if `path` ends in one.
-std::string FileNameOf(const std::string& path);
-
 // A random (version 4) GUID, in the byte order of Microsoft's structures.
 Guid RandomGuid();
 

@@ -15,13 +15,16 @@ namespace {
 
 // --- One layer ---
 
-bool HasDiskExtension(const std::string& path) {
+constexpr std::string_view kDiskExtensions[] = {".vhd", ".vhdx", ".avhd", ".avhdx"};
+constexpr std::string_view kRawExtensions[] = {".raw", ".img"};
+constexpr std::string_view kDiskSetExtensions[] = {".vhds"};
+
+bool HasExtension(const std::string& path, std::span<const std::string_view> extensions) {
   std::string name = path;
   std::ranges::transform(name, name.begin(), [](char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   });
-  static constexpr std::string_view kExtensions[] = {".vhd", ".vhdx", ".avhd", ".avhdx"};
-  return std::ranges::any_of(kExtensions, [&](auto suffix) { return name.ends_with(suffix); });
+  return std::ranges::any_of(extensions, [&](auto suffix) { return name.ends_with(suffix); });
 }
 
 // Whether the bytes at `offset` are `signature`; false past the end of the file.
@@ -32,6 +35,14 @@ Result<bool> SignatureAt(File& file, uint64_t offset, std::string_view signature
 }
 
 Result<DiskFormat> DetectFormat(const LayerFiles& files, LayerInfo* info) {
+  // The first sectors of a raw disk are its guest's to write: a guest that puts a differencing
+  // disk's structures there must not make the host read the parent that they name. So a name that
+  // says raw is believed before any signature.
+  if (HasExtension(info->path, kRawExtensions)) return DiskFormat::kRaw;
+  if (HasExtension(info->path, kDiskSetExtensions)) {
+    return Refuse(info, Code::kUnsupported, "disk-set",
+                  "a VHD set points to the disk that it shares: name that .avhdx file instead", 0);
+  }
   File& file = *files.buffered;
   FIRN_ASSIGN_OR_RETURN(const bool is_vhdx, SignatureAt(file, 0, vhdx::kFileSignature));
   if (is_vhdx) return DiskFormat::kVhdx;
@@ -41,7 +52,7 @@ Result<DiskFormat> DetectFormat(const LayerFiles& files, LayerInfo* info) {
     FIRN_ASSIGN_OR_RETURN(is_vhd, SignatureAt(file, files.bytes - length, vhd::footer::kSignature));
   }
   if (is_vhd) return DiskFormat::kVhd;
-  if (HasDiskExtension(info->path)) {
+  if (HasExtension(info->path, kDiskExtensions)) {
     return Invalid(info, "no-signature",
                    "the file is named like a virtual disk, but has neither the signature of a VHDX "
                    "at its start nor that of a VHD at its start or end",

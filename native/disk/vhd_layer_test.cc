@@ -45,6 +45,7 @@ TEST_F(VhdLayerTest, AFixedDiskIsItsFileWithoutTheFooter) {
   EXPECT_EQ(disk->identity().block_size, 0u);
   EXPECT_EQ(disk->size(), kMiB + 512);
   ExpectSameBytes(ReadAll(*disk), Pattern(1, 0, kMiB + 512));
+  EXPECT_TRUE(disk->layers()[0].findings.empty());
   EXPECT_EQ(disk->layers()[0].creator, "win 6.3 (Wi2k)");
   EXPECT_EQ(disk->layers()[0].data_write_guid, "11111111-1111-1111-1111-111111111111");
 }

@@ -115,7 +115,6 @@ class LogSearch {
       ends.emplace(entry->position, end);
     }
     for (const LogEntry* entry : newest_first) {
-      if (ends.at(entry->position).last != entry) continue;
       auto tail = ends.find(entry->tail);
       // A chain that is longer than the ring overlaps itself.
       if (tail != ends.end() && tail->second.last == entry &&

@@ -18,9 +18,8 @@ Result<std::unique_ptr<ChunkIndex>> ChunkIndex::Open(FileSystem& fs,
   index->listed_packs_ = index->packs_.size();
   index->relied_ = std::make_unique<std::atomic<bool>[]>(index->listed_packs_);
   for (const std::string& name : listing.index_runs) {
-    FIRN_ASSIGN_OR_RETURN(
-        std::unique_ptr<IndexRun> run,
-        IndexRun::Open(fs, JoinPath(JoinPath(listing.root, "index"), name)));
+    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<IndexRun> run,
+                          IndexRun::Open(fs, JoinPath(JoinPath(listing.root, "index"), name)));
     index->Insert(std::move(run));
   }
   return index;

@@ -1,7 +1,8 @@
 // Where is this chunk? All index runs of a repository together.
 //
-// Only packs that were listed count: what an index run says of a pack that is gone is forgotten. Condemned packs (about to be
-// collected) can be read from but are never relied on. Lookups are safe from several threads, also while AddRun takes in another run.
+// Only packs that were listed count: what an index run says of a pack that is gone is forgotten.
+// Condemned packs (about to be collected) can be read from but are never relied on. Lookups are
+// safe from several threads, also while AddRun takes in another run.
 #ifndef FIRN_INDEX_CHUNK_INDEX_H_
 #define FIRN_INDEX_CHUNK_INDEX_H_
 
@@ -26,9 +27,9 @@ struct ChunkPlace {
 };
 
 struct RepositoryListing {
-  std::string root;                        // the folder
-  std::vector<std::string> index_runs;     // file names in index/
-  std::vector<PackName> packs;             // that exist
+  std::string root;                     // the folder
+  std::vector<std::string> index_runs;  // file names in index/
+  std::vector<PackName> packs;          // that exist
   std::vector<PackName> condemned;
 };
 

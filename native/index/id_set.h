@@ -1,7 +1,8 @@
 // A set of ids for many threads: which chunks has this run met that no index run knows yet?
 //
-// Thread-safe; 64 shards, so that workers seldom meet. Open addressing without per-entry allocation: 32 bytes an id and at most twice
-// that in slack. The all-zero id marks an empty slot; no content has it that anyone could find.
+// Thread-safe; 64 shards, so that workers seldom meet. Open addressing without per-entry
+// allocation: 32 bytes an id and at most twice that in slack. The all-zero id marks an empty slot;
+// no content has it that anyone could find.
 #ifndef FIRN_INDEX_ID_SET_H_
 #define FIRN_INDEX_ID_SET_H_
 

@@ -27,8 +27,7 @@ Sections LayOut(uint64_t packs, uint64_t entries) {
   sections.filter_offset = RoundUp(kIndexHeaderBytes + packs * kIndexPackBytes, 64);
   sections.filter_bytes = blocks * kIndexFilterBlockBytes;
   sections.entries_offset = RoundUp(sections.filter_offset + sections.filter_bytes, 4096);
-  sections.file_bytes =
-      sections.entries_offset + entries * kIndexEntryBytes + kIndexHashBytes;
+  sections.file_bytes = sections.entries_offset + entries * kIndexEntryBytes + kIndexHashBytes;
   return sections;
 }
 
@@ -157,6 +156,11 @@ Status IndexRun::ReadHeader() {
   if (LoadLe<uint16_t>(&bytes_[8]) > kVersion) {
     return Status::Error(Code::kVersion, "an index run of a newer format version");
   }
+  const auto reserved = bytes_.subspan(56, 68);
+  if (LoadLe<uint16_t>(&bytes_[8]) != kVersion || LoadLe<uint16_t>(&bytes_[10]) != 0 ||
+      std::any_of(reserved.begin(), reserved.end(), [](uint8_t byte) { return byte != 0; })) {
+    return Corrupt("the index run's header holds values that no index run has");
+  }
   const uint64_t packs = LoadLe<uint32_t>(&bytes_[12]);
   entries_ = LoadLe<uint64_t>(&bytes_[16]);
   // Every entry takes 48 bytes, so more than this can't be there, and LayOut can't overflow.
@@ -210,7 +214,8 @@ bool IndexRun::MayContain(const Id& id) const {
   return true;
 }
 
-// Ids are hashes, so the place can be guessed to within a few entries; from there the search doubles its steps.
+// Ids are hashes, so the place can be guessed to within a few entries; from there the search
+// doubles its steps.
 IndexRun::Range IndexRun::Find(const Id& id) const {
   const auto less = [&](uint64_t i) { return std::memcmp(IdAt(i), id.data(), 32) < 0; };
   if (entries_ == 0) return {};

@@ -1,7 +1,9 @@
-// Index runs: immutable sorted tables from ids to places in packs. docs/repository-format.md section 7.
+// Index runs: immutable sorted tables from ids to places in packs. docs/repository-format.md
+// section 7.
 //
-// An IndexRun is memory-mapped and safe for concurrent lookups. Opening checks the header and the sections' bounds and costs nothing
-// per entry; every value that an entry gives is checked when it is used, and Verify checks the hash of all bytes.
+// An IndexRun is memory-mapped and safe for concurrent lookups. Opening checks the header and the
+// sections' bounds and costs nothing per entry; every value that an entry gives is checked when it
+// is used, and Verify checks the hash of all bytes.
 #ifndef FIRN_INDEX_INDEX_RUN_H_
 #define FIRN_INDEX_INDEX_RUN_H_
 
@@ -76,8 +78,9 @@ class IndexRun {
   uint64_t filter_blocks_ = 0;
 };
 
-// Sorts the entries and writes them as an index run under `path`: durable, then named (kExists if taken), the folder synced.
-// `entries` name packs by position in `packs`. Entries that are equal in id and pack are written once.
+// Sorts the entries and writes them as an index run under `path`: durable, then named (kExists if
+// taken), the folder synced. `entries` name packs by position in `packs`. Entries that are equal in
+// id and pack are written once.
 Status WriteIndexRun(FileSystem& fs, const std::string& path, std::span<const IndexPack> packs,
                      std::vector<IndexEntry>* entries);
 

@@ -1,6 +1,7 @@
 // Page-aligned memory for unbuffered I/O, owned by one object.
 //
-// Allocated once and kept: page faults on fresh memory cost more than LZ4 does on the same bytes. Large ones ask for huge pages.
+// Allocated once and kept: page faults on fresh memory cost more than LZ4 does on the same bytes.
+// Large ones ask for huge pages.
 #ifndef FIRN_IO_ALIGNED_BUFFER_H_
 #define FIRN_IO_ALIGNED_BUFFER_H_
 

@@ -69,8 +69,7 @@ class FaultQueue final : public IoQueue {
     Kind kind = request.op == IoRequest::Op::kRead ? Kind::kRead : Kind::kWrite;
     Status fault = state_->Check(kind, request.file->path());
     if (fault.ok()) return base_->Submit(request);
-    failed_.push_back(
-        {request.tag, std::move(fault).At(request.file->path(), request.offset)});
+    failed_.push_back({request.tag, std::move(fault).At(request.file->path(), request.offset)});
     return Status::Ok();
   }
 

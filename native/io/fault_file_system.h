@@ -1,8 +1,8 @@
 // A file system that fails on purpose: the n-th call, reads, writes or syncs, with a chosen error.
 //
-// Wraps another FileSystem. Counting is over all files and queues and is thread-safe, so a test can run an operation once to learn how
-// many calls it makes and then once for each n. After the fault, calls work again unless `persistent`, which is what a full disk or
-// a dead device looks like.
+// Wraps another FileSystem. Counting is over all files and queues and is thread-safe, so a test can
+// run an operation once to learn how many calls it makes and then once for each n. After the fault,
+// calls work again unless `persistent`, which is what a full disk or a dead device looks like.
 #ifndef FIRN_IO_FAULT_FILE_SYSTEM_H_
 #define FIRN_IO_FAULT_FILE_SYSTEM_H_
 

@@ -51,8 +51,8 @@ TEST_F(FaultFileSystemTest, FailsTheCallItWasToldToAndNoOther) {
 }
 
 TEST_F(FaultFileSystemTest, APersistentFaultStays) {
-  FaultFileSystem fs(base_, {.kind = Kind::kWrite, .fail_at = 2, .persistent = true,
-                             .code = Code::kDiskFull});
+  FaultFileSystem fs(
+      base_, {.kind = Kind::kWrite, .fail_at = 2, .persistent = true, .code = Code::kDiskFull});
   auto file = Must(fs.Open(folder_ / "a", {.access = Access::kCreateNew}));
   const std::vector<uint8_t> bytes(10);
   FIRN_EXPECT_OK(file->WriteAt(0, bytes));
@@ -68,8 +68,10 @@ TEST_F(FaultFileSystemTest, AQueuesFaultComesBackAsACompletion) {
   auto queue = Must(fs.NewQueue({.depth = 4}));
   std::vector<uint8_t> memory(4096);
   for (uint64_t tag = 1; tag <= 4; ++tag) {
-    FIRN_ASSERT_OK(queue->Submit({.file = file.get(), .offset = 1024 * (tag - 1),
-                                  .data = memory.data() + 1024 * (tag - 1), .length = 1024,
+    FIRN_ASSERT_OK(queue->Submit({.file = file.get(),
+                                  .offset = 1024 * (tag - 1),
+                                  .data = memory.data() + 1024 * (tag - 1),
+                                  .length = 1024,
                                   .tag = tag}));
   }
   EXPECT_EQ(queue->in_flight(), 4u);

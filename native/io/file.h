@@ -1,11 +1,13 @@
-// Files, as the data plane sees them: positional reads and writes, no seek pointer, no buffering of our own.
+// Files, as the data plane sees them: positional reads and writes, no seek pointer, no buffering of
+// our own.
 //
-// A File is safe for concurrent reads and writes from several threads; Close happens in the destructor. All sizes are bytes.
-// Everything that touches the operating system goes through a FileSystem, so that a test can stand one in that fails the n-th
-// call, tears a write or forgets what was not synced (io/fault_file_system.h).
+// A File is safe for concurrent reads and writes from several threads; Close happens in the
+// destructor. All sizes are bytes. Everything that touches the operating system goes through a
+// FileSystem, so that a test can stand one in that fails the n-th call, tears a write or forgets
+// what was not synced (io/fault_file_system.h).
 //
-// There are two ways to do I/O on a File: the calls here, which block and suit metadata, and io/io_queue.h, which keeps many
-// requests in flight and suits payload.
+// There are two ways to do I/O on a File: the calls here, which block and suit metadata, and
+// io/io_queue.h, which keeps many requests in flight and suits payload.
 #ifndef FIRN_IO_FILE_H_
 #define FIRN_IO_FILE_H_
 
@@ -38,10 +40,11 @@ enum class Access : uint8_t {
 
 struct OpenOptions {
   Access access = Access::kRead;
-  // Past the kernel's cache (O_DIRECT, FILE_FLAG_NO_BUFFERING). Where the file system refuses, Open falls back to a buffered
-  // handle and File::direct() says so.
+  // Past the kernel's cache (O_DIRECT, FILE_FLAG_NO_BUFFERING). Where the file system refuses, Open
+  // falls back to a buffered handle and File::direct() says so.
   bool direct = false;
-  // Refuse to follow a symbolic link in the last component, and refuse what is not a regular file (or block device).
+  // Refuse to follow a symbolic link in the last component, and refuse what is not a regular file
+  // (or block device).
   bool no_follow = false;
 };
 
@@ -76,15 +79,17 @@ class File {
   virtual Result<uint64_t> Size() = 0;
   // Grows (with zeros that need no space) or shrinks.
   virtual Status Truncate(uint64_t size) = 0;
-  // Reserves space without changing the size, so that later writes need no allocation; kUnsupported where the file system can't.
+  // Reserves space without changing the size, so that later writes need no allocation; kUnsupported
+  // where the file system can't.
   virtual Status Preallocate(uint64_t offset, uint64_t length) = 0;
   // Everything written before is durable when this returns.
   virtual Status Sync() = 0;
-  // The first range at or after `offset` that may hold data; nothing after the last. Where holes can't be asked for, the rest of
-  // the file is one range.
+  // The first range at or after `offset` that may hold data; nothing after the last. Where holes
+  // can't be asked for, the rest of the file is one range.
   virtual Result<std::optional<DataRange>> NextData(uint64_t offset) = 0;
   virtual Result<FileIdentity> Identity() = 0;
-  // Whether the kernel holds all of the range in its cache right now; false where it can't be asked.
+  // Whether the kernel holds all of the range in its cache right now; false where it can't be
+  // asked.
   virtual bool IsCached(uint64_t offset, uint64_t length) = 0;
   // Tells the kernel that what it cached of this file will not be needed.
   virtual void DropCache() = 0;
@@ -117,7 +122,8 @@ class FileSystem {
   // The operating system's; lives as long as the process.
   static FileSystem& Default();
 
-  virtual Result<std::unique_ptr<File>> Open(const std::string& path, const OpenOptions& options) = 0;
+  virtual Result<std::unique_ptr<File>> Open(const std::string& path,
+                                             const OpenOptions& options) = 0;
   virtual Result<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
   // Replaces an existing target atomically.
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
@@ -137,8 +143,11 @@ class FileSystem {
   virtual Result<std::unique_ptr<IoQueue>> NewQueue(const IoQueueOptions& options) = 0;
 };
 
-// "a/b" of "a/b/c.vhdx"; "." if there is no folder in it. Understands '/' everywhere and '\\' on Windows.
+// "a/b" of "a/b/c.vhdx"; "." if there is no folder in it. Understands '/' everywhere and '\\' on
+// Windows.
 std::string DirectoryOf(const std::string& path);
+// "c.vhdx" of "a/b/c.vhdx"; "" of "a/b/".
+std::string FileNameOf(const std::string& path);
 std::string JoinPath(const std::string& directory, const std::string& name);
 
 }  // namespace firn

@@ -1,4 +1,5 @@
-// File and FileSystem on POSIX; what is Linux's alone (O_DIRECT's alignment, cachestat, holes) degrades elsewhere.
+// File and FileSystem on POSIX; what is Linux's alone (O_DIRECT's alignment, cachestat, holes)
+// degrades elsewhere.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -29,8 +30,8 @@ namespace {
 // Linux accepts at most this much in one transfer.
 constexpr size_t kTransferMax = 0x7ffff000;
 
-// What O_DIRECT demands of this file: asked of the kernel where it tells (Linux 6.1, ext4, xfs), and the page size, which every
-// file system takes, where it does not.
+// What O_DIRECT demands of this file: asked of the kernel where it tells (Linux 6.1, ext4, xfs),
+// and the page size, which every file system takes, where it does not.
 IoAlignment DirectAlignment(int fd) {
 #ifdef STATX_DIOALIGN
   struct statx info {};
@@ -125,7 +126,8 @@ class PosixFile final : public File {
 
   Status Sync() override {
     if (fsync(fd_) != 0) {
-      // After a failed fsync the kernel may have dropped the dirty pages: a second one proves nothing.
+      // After a failed fsync the kernel may have dropped the dirty pages: a second one proves
+      // nothing.
       return Status::FromOs(Code::kWrite, "sync", path_, errno).DataLoss();
     }
     return Status::Ok();
@@ -140,8 +142,7 @@ class PosixFile final : public File {
     if (begin >= 0) {
       off_t end = lseek(fd_, begin, SEEK_HOLE);
       if (end > begin) {
-        return std::optional<DataRange>(
-            {static_cast<uint64_t>(begin), static_cast<uint64_t>(end)});
+        return std::optional<DataRange>({static_cast<uint64_t>(begin), static_cast<uint64_t>(end)});
       }
     }
 #endif
@@ -156,7 +157,8 @@ class PosixFile final : public File {
 
   bool IsCached(uint64_t offset, uint64_t length) override {
 #if defined(__linux__)
-    // cachestat(2), Linux 6.5; glibc has no wrapper in Debian 12 and the number is the same on all architectures.
+    // cachestat(2), Linux 6.5; glibc has no wrapper in Debian 12 and the number is the same on all
+    // architectures.
     constexpr long kCachestat = 451;
     struct {
       uint64_t offset, length;
@@ -204,7 +206,8 @@ class PosixMappedFile final : public MappedFile {
 };
 
 int OpenFlags(const OpenOptions& options) {
-  int flags = O_CLOEXEC;
+  // A FIFO would block in open(2) until somebody writes to it; it is refused below.
+  int flags = O_CLOEXEC | O_NONBLOCK;
   switch (options.access) {
     case Access::kRead:
       flags |= O_RDONLY;
@@ -219,8 +222,7 @@ int OpenFlags(const OpenOptions& options) {
       flags |= O_RDWR | O_CREAT | O_TRUNC;
       break;
   }
-  // A FIFO would block in open(2) until somebody writes to it.
-  if (options.no_follow) flags |= O_NOFOLLOW | O_NONBLOCK;
+  if (options.no_follow) flags |= O_NOFOLLOW;
   return flags;
 }
 
@@ -245,8 +247,8 @@ class PosixFileSystem final : public FileSystem {
           .At(path);
     }
     if (fd < 0) return Status::FromOs(Code::kRead, "open", path, errno);
-    auto file = std::make_unique<PosixFile>(path, fd, direct,
-                                            direct ? DirectAlignment(fd) : IoAlignment{});
+    auto file =
+        std::make_unique<PosixFile>(path, fd, direct, direct ? DirectAlignment(fd) : IoAlignment{});
     struct stat info {};
     if (fstat(fd, &info) != 0) return Status::FromOs(Code::kRead, "stat", path, errno);
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
@@ -261,8 +263,8 @@ class PosixFileSystem final : public FileSystem {
     FIRN_ASSIGN_OR_RETURN(std::unique_ptr<File> file, Open(path, {}));
     FIRN_ASSIGN_OR_RETURN(uint64_t size, file->Size());
     if (size == 0) return std::unique_ptr<MappedFile>(new PosixMappedFile(nullptr, 0));
-    void* memory = mmap(nullptr, size, PROT_READ, MAP_SHARED,
-                        static_cast<int>(file->native_handle()), 0);
+    void* memory =
+        mmap(nullptr, size, PROT_READ, MAP_SHARED, static_cast<int>(file->native_handle()), 0);
     if (memory == MAP_FAILED) return Status::FromOs(Code::kRead, "map", path, errno);
     return std::unique_ptr<MappedFile>(new PosixMappedFile(memory, size));
   }
@@ -306,7 +308,8 @@ class PosixFileSystem final : public FileSystem {
     int result = fsync(fd);
     int error = errno;
     close(fd);
-    // Some network file systems have no directory sync and say EINVAL: they order such changes themselves.
+    // Some network file systems have no directory sync and say EINVAL: they order such changes
+    // themselves.
     if (result != 0 && error != EINVAL) {
       return Status::FromOs(Code::kWrite, "sync folder", path, error);
     }

@@ -144,7 +144,8 @@ TEST_F(FileTest, PreallocateTakesSpaceAndLeavesTheSize) {
   EXPECT_GE(info.st_blocks * 512, static_cast<long>(2 * kMiB));
 }
 
-// Every byte that was written lies in some range; ranges come in order and end at the file's end at the latest.
+// Every byte that was written lies in some range; ranges come in order and end at the file's end at
+// the latest.
 TEST_F(FileTest, NextDataSkipsHolesAndMissesNothing) {
   auto file = Create("a");
   const uint64_t size = 8 * kMiB + 1000;

@@ -18,7 +18,8 @@ namespace firn::test {
 class TestFolder {
  public:
   // In the system's temporary folder unless told otherwise.
-  explicit TestFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+  explicit TestFolder(
+      const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
     std::random_device device;
     std::array<uint8_t, 8> name;
     StoreLe(name.data(), uint64_t{device()} << 32 | device());

@@ -1,13 +1,15 @@
 // Many reads and writes in flight from one thread.
 //
-// An IoQueue belongs to one thread: it is not thread-safe and its completions come only from Wait. Up to `depth` requests may be in
-// flight; Submit beyond that is a programming error. Buffers belong to the caller and must live until their completion has been
-// taken. A request completes once, whole: short transfers are resumed inside, and a read past the end of the file is
+// An IoQueue belongs to one thread: it is not thread-safe and its completions come only from Wait.
+// Up to `depth` requests may be in flight; Submit beyond that is a programming error. Buffers
+// belong to the caller and must live until their completion has been taken. A request completes
+// once, whole: short transfers are resumed inside, and a read past the end of the file is
 // kDiskTruncated. Destroying a queue waits for what is in flight.
 //
-// On Linux it is io_uring, or a few threads with pread and pwrite where the kernel refuses io_uring (old kernels, containers that
-// filter it). Both pass the same conformance tests. One ring per worker, rather than one for all, because then no lock and no wake-up
-// stands between a completion and the thread whose cache the data is meant for.
+// On Linux it is io_uring, or a few threads with pread and pwrite where the kernel refuses io_uring
+// (old kernels, containers that filter it). Both pass the same conformance tests. One ring per
+// worker, rather than one for all, because then no lock and no wake-up stands between a completion
+// and the thread whose cache the data is meant for.
 #ifndef FIRN_IO_IO_QUEUE_H_
 #define FIRN_IO_IO_QUEUE_H_
 
@@ -46,15 +48,15 @@ class IoQueue {
  public:
   virtual ~IoQueue() = default;
 
-  // Lets the kernel pin the memory once rather than at each request. Best effort: limits on locked memory are common.
-  // REQUIRES: nothing in flight; called at most once.
+  // Lets the kernel pin the memory once rather than at each request. Best effort: limits on locked
+  // memory are common. REQUIRES: nothing in flight; called at most once.
   virtual void RegisterBuffer(std::span<uint8_t> memory) = 0;
 
   // REQUIRES: in_flight() < depth().
   virtual Status Submit(const IoRequest& request) = 0;
 
-  // Appends at least `min_completions` completions, waiting for them if need be, and all others that are there.
-  // REQUIRES: min_completions <= in_flight().
+  // Appends at least `min_completions` completions, waiting for them if need be, and all others
+  // that are there. REQUIRES: min_completions <= in_flight().
   virtual Status Wait(uint32_t min_completions, std::vector<IoCompletion>* completions) = 0;
 
   virtual uint32_t in_flight() const = 0;

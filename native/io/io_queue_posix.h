@@ -8,7 +8,8 @@
 
 namespace firn {
 
-// options.backend kAuto: io_uring, or threads where the kernel refuses it. kUring fails with kUnsupported instead.
+// options.backend kAuto: io_uring, or threads where the kernel refuses it. kUring fails with
+// kUnsupported instead.
 Result<std::unique_ptr<IoQueue>> NewPosixQueue(const IoQueueOptions& options);
 
 Result<std::unique_ptr<IoQueue>> NewUringQueue(uint32_t depth);
@@ -19,7 +20,8 @@ struct TransferState {
   IoRequest request;
   uint32_t done = 0;
 
-  // `result` is bytes moved, or a negated errno. True when the request is complete, with its fate in `status`.
+  // `result` is bytes moved, or a negated errno. True when the request is complete, with its fate
+  // in `status`.
   bool Advance(int64_t result, Status* status);
 };
 

@@ -1,4 +1,5 @@
-// One conformance suite for every IoQueue, on buffered and unbuffered handles, with memory registered and not.
+// One conformance suite for every IoQueue, on buffered and unbuffered handles, with memory
+// registered and not.
 #include "io/io_queue.h"
 
 #include <sys/resource.h>
@@ -116,7 +117,8 @@ TEST_P(IoQueueTest, EveryReadCompletesOnceWithItsTagAndItsBytes) {
 TEST_P(IoQueueTest, TakesAsManyAsItsDepthAndGivesThemBackInParts) {
   auto file = Make("a", kDepth * kBlock);
   for (uint32_t i = 0; i < kDepth; ++i) {
-    FIRN_ASSERT_OK(Submit(Op::kRead, file.get(), i * kBlock, memory_.data() + i * kBlock, kBlock, i));
+    FIRN_ASSERT_OK(
+        Submit(Op::kRead, file.get(), i * kBlock, memory_.data() + i * kBlock, kBlock, i));
     EXPECT_EQ(queue_->in_flight(), i + 1);
   }
   std::vector<IoCompletion> completions;
@@ -136,7 +138,8 @@ TEST_P(IoQueueTest, OneMoreThanItsDepthIsAProgrammingError) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   const auto overfill = [this] {
     auto file = Make("a", kDepth * kBlock);
-    for (uint32_t i = 0; i <= kDepth; ++i) (void)Submit(Op::kRead, file.get(), 0, memory_.data(), kBlock, i);
+    for (uint32_t i = 0; i <= kDepth; ++i)
+      (void)Submit(Op::kRead, file.get(), 0, memory_.data(), kBlock, i);
   };
   EXPECT_DEATH(overfill(), "");
 #endif

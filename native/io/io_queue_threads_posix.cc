@@ -1,7 +1,9 @@
-// IoQueue over a few threads that block in pread and pwrite: for kernels and containers that refuse io_uring.
+// IoQueue over a few threads that block in pread and pwrite: for kernels and containers that refuse
+// io_uring.
 //
-// The requests wait in one list and the completions in another, under one lock; the threads hold it only to take and to give. Eight
-// threads keep a disk as busy as a queue of eight, which is where most devices reach their rate for requests of a MiB.
+// The requests wait in one list and the completions in another, under one lock; the threads hold it
+// only to take and to give. Eight threads keep a disk as busy as a queue of eight, which is where
+// most devices reach their rate for requests of a MiB.
 
 #include <unistd.h>
 
@@ -82,7 +84,8 @@ class ThreadQueue final : public IoQueue {
     }
   }
 
-  // Requests that were submitted are carried out even while stopping: their owner's buffers are still there.
+  // Requests that were submitted are carried out even while stopping: their owner's buffers are
+  // still there.
   void Serve() {
     std::unique_lock lock(mutex_);
     while (true) {

@@ -1,8 +1,9 @@
-// IoQueue over io_uring, by the raw system calls: three of them and two rings in shared memory are less than a library dependency in
-// every prebuilt addon.
+// IoQueue over io_uring, by the raw system calls: three of them and two rings in shared memory are
+// less than a library dependency in every prebuilt addon.
 //
-// No SQPOLL (on few cores its thread fights the workers: measured 5x slower), no IOPOLL (few devices have it). Submissions are handed
-// over in Submit at once, so that the device works while the caller goes on computing.
+// No SQPOLL (on few cores its thread fights the workers: measured 5x slower), no IOPOLL (few
+// devices have it). Submissions are handed over in Submit at once, so that the device works while
+// the caller goes on computing.
 
 #include <linux/io_uring.h>
 #include <sys/mman.h>
@@ -78,8 +79,8 @@ class UringQueue final : public IoQueue {
     params.flags = IORING_SETUP_CLAMP;
     ring_ = Setup(std::bit_ceil(depth_), &params);
     if (ring_ < 0) {
-      return Status::Error(Code::kUnsupported, std::string("the kernel refuses io_uring: ") +
-                                                   std::strerror(errno));
+      return Status::Error(Code::kUnsupported,
+                           std::string("the kernel refuses io_uring: ") + std::strerror(errno));
     }
     const bool mapped =
         submission_.Map(ring_, params.sq_off.array + params.sq_entries * sizeof(uint32_t),
@@ -111,7 +112,9 @@ class UringQueue final : public IoQueue {
     const uint32_t slot = free_.back();
     free_.pop_back();
     slots_[slot] = TransferState{request};
-    return Push(slot);
+    Status status = Push(slot);
+    if (!status.ok()) free_.push_back(slot);
+    return status;
   }
 
   Status Wait(uint32_t min_completions, std::vector<IoCompletion>* completions) override {
@@ -143,9 +146,9 @@ class UringQueue final : public IoQueue {
     const uint32_t length = state.request.length - state.done;
     const bool fixed = !registered_.empty() && data >= registered_.data() &&
                        data + length <= registered_.data() + registered_.size();
-    entry->opcode = static_cast<uint8_t>(
-        is_read ? (fixed ? IORING_OP_READ_FIXED : IORING_OP_READ)
-                : (fixed ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE));
+    entry->opcode =
+        static_cast<uint8_t>(is_read ? (fixed ? IORING_OP_READ_FIXED : IORING_OP_READ)
+                                     : (fixed ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE));
     entry->fd = static_cast<int>(state.request.file->native_handle());
     entry->off = state.request.offset + state.done;
     entry->addr = reinterpret_cast<uint64_t>(data);
@@ -159,7 +162,10 @@ class UringQueue final : public IoQueue {
         // The kernel is short of memory for requests until some complete.
         if (Enter(ring_, 0, 1, IORING_ENTER_GETEVENTS) >= 0 || errno == EINTR) continue;
       }
-      return Status::FromOs(Code::kInternal, "io_uring submit", "", errno);
+      Status status = Status::FromOs(Code::kInternal, "io_uring submit", "", errno);
+      // Taken back, or the next submission would hand it over.
+      std::atomic_ref<uint32_t>(*sq_tail_).store(tail, std::memory_order_release);
+      return status;
     }
     return Status::Ok();
   }
@@ -173,8 +179,8 @@ class UringQueue final : public IoQueue {
       std::atomic_ref<uint32_t>(*cq_head_).store(++head, std::memory_order_release);
       Status status;
       if (!slots_[slot].Advance(result, &status)) {
-        FIRN_RETURN_IF_ERROR(Push(slot));
-        continue;
+        status = Push(slot);
+        if (status.ok()) continue;
       }
       completions->push_back({slots_[slot].request.tag, std::move(status)});
       free_.push_back(slot);

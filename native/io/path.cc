@@ -18,6 +18,11 @@ std::string DirectoryOf(const std::string& path) {
   return slash == 0 ? path.substr(0, 1) : path.substr(0, slash);
 }
 
+std::string FileNameOf(const std::string& path) {
+  size_t separator = path.find_last_of(kSeparators);
+  return separator == std::string::npos ? path : path.substr(separator + 1);
+}
+
 std::string JoinPath(const std::string& directory, const std::string& name) {
   if (directory.empty()) return name;
   bool ends = std::string(kSeparators).find(directory.back()) != std::string::npos;

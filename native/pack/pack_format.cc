@@ -44,8 +44,12 @@ PackRecord DecodeRecordRow(const uint8_t* bytes) {
   return record;
 }
 
-bool RecordRowFits(const PackRecord& record, uint64_t footer_offset) {
-  return record.raw_length <= kRecordContentMax && record.stored_length <= kRecordContentMax &&
+bool RecordRowIsValid(const uint8_t* bytes, uint64_t footer_offset) {
+  const PackRecord record = DecodeRecordRow(bytes);
+  const bool known =
+      bytes[44] >= 1 && bytes[44] <= 3 && bytes[45] <= 2 && bytes[46] <= 1 && bytes[47] == 0;
+  return known && record.raw_length <= kRecordContentMax &&
+         record.stored_length <= kRecordContentMax &&
          RangeInside(record.offset, uint64_t{kRecordHeaderBytes} + record.stored_length,
                      footer_offset);
 }
@@ -110,8 +114,8 @@ Result<StripeHeader> StripeHeader::Decode(std::span<const uint8_t> bytes) {
 }
 
 std::vector<uint8_t> EncodePackFooter(PackTable* table) {
-  const size_t tables = table->records.size() * kPackRecordBytes +
-                        table->stripes.size() * kPackStripeBytes;
+  const size_t tables =
+      table->records.size() * kPackRecordBytes + table->stripes.size() * kPackStripeBytes;
   const size_t length = RoundUp(tables + kPackTrailerBytes, kPackAlignment);
   std::vector<uint8_t> footer(length);
   uint8_t* out = footer.data();
@@ -152,8 +156,8 @@ Result<PackTrailer> DecodePackTrailer(std::span<const uint8_t> bytes, uint64_t f
   trailer.footer_offset = LoadLe<uint64_t>(&bytes[16]);
   trailer.file_bytes = LoadLe<uint64_t>(&bytes[24]);
   std::memcpy(trailer.hash.data(), &bytes[32], trailer.hash.size());
-  const uint64_t tables = uint64_t{trailer.records} * kPackRecordBytes +
-                          uint64_t{trailer.stripes} * kPackStripeBytes;
+  const uint64_t tables =
+      uint64_t{trailer.records} * kPackRecordBytes + uint64_t{trailer.stripes} * kPackStripeBytes;
   const uint64_t length = RoundUp(tables + kPackTrailerBytes, kPackAlignment);
   if (trailer.file_bytes != file_bytes || file_bytes > kPackBytesMax || length > file_bytes ||
       trailer.footer_offset != file_bytes - length || !AllZero(bytes.subspan(64, 28))) {
@@ -175,10 +179,10 @@ Result<PackTable> DecodePackFooter(const PackTrailer& trailer, std::span<const u
   const uint8_t* in = footer.data();
   table.records.reserve(trailer.records);
   for (uint32_t i = 0; i < trailer.records; ++i, in += kPackRecordBytes) {
-    table.records.push_back(DecodeRecordRow(in));
-    if (!RecordRowFits(table.records.back(), trailer.footer_offset)) {
-      return Corrupt("the pack's record table names a place outside the pack");
+    if (!RecordRowIsValid(in, trailer.footer_offset)) {
+      return Corrupt("the pack's record table holds a row that no pack has");
     }
+    table.records.push_back(DecodeRecordRow(in));
   }
   uint64_t expected_offset = 0;
   table.stripes.reserve(trailer.stripes);

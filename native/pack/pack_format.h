@@ -1,4 +1,5 @@
-// The bytes of a pack that are not records: stripe headers, footer, trailer. docs/repository-format.md section 6.
+// The bytes of a pack that are not records: stripe headers, footer, trailer.
+// docs/repository-format.md section 6.
 #ifndef FIRN_PACK_PACK_FORMAT_H_
 #define FIRN_PACK_PACK_FORMAT_H_
 
@@ -23,7 +24,7 @@ struct PackName {
   uint32_t attempt = 0;
   uint32_t sequence = 0;
 
-  std::string ToString() const;  // "RUN/ATTEMPT-SEQ"
+  std::string ToString() const;      // "RUN/ATTEMPT-SEQ"
   std::string RelativePath() const;  // "packs/RUN/ATTEMPT-SEQ.pack"
   static Result<PackName> Parse(std::string_view text);
   auto operator<=>(const PackName&) const = default;
@@ -73,8 +74,8 @@ struct StripeHeader {
   static Result<StripeHeader> Decode(std::span<const uint8_t> bytes);
 };
 
-// The footer with its trailer, a multiple of kPackAlignment long; sets table->file_bytes and table->hash.
-// REQUIRES: table->footer_offset is aligned and follows the last stripe.
+// The footer with its trailer, a multiple of kPackAlignment long; sets table->file_bytes and
+// table->hash. REQUIRES: table->footer_offset is aligned and follows the last stripe.
 std::vector<uint8_t> EncodePackFooter(PackTable* table);
 
 struct PackTrailer {
@@ -85,7 +86,8 @@ struct PackTrailer {
   Id hash{};
 };
 
-// `bytes` are the last kPackTrailerBytes of a file of `file_bytes`. kCorruptPack unless all is consistent.
+// `bytes` are the last kPackTrailerBytes of a file of `file_bytes`. kCorruptPack unless all is
+// consistent.
 Result<PackTrailer> DecodePackTrailer(std::span<const uint8_t> bytes, uint64_t file_bytes);
 
 // `footer` is everything from the footer's offset to the end of the file.

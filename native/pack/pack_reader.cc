@@ -22,7 +22,9 @@ Result<std::shared_ptr<File>> PackFiles::Open(const PackName& name) {
   if (!file.ok()) {
     Status status = std::move(file).TakeStatus();
     if (status.code() != Code::kNotFound) return status;
-    return Status::Error(Code::kPackMissing, "the pack is not in the repository").At(path).DataLoss();
+    return Status::Error(Code::kPackMissing, "the pack is not in the repository")
+        .At(path)
+        .DataLoss();
   }
   recent_.emplace_front(name, std::shared_ptr<File>(std::move(*file)));
   if (recent_.size() > open_max_) recent_.pop_back();
@@ -54,7 +56,8 @@ Result<PackTable> ReadPackTable(File* file) {
 
 namespace {
 
-// The next place at or after `from` where a record's magic stands, or where it may begin in bytes that come later.
+// The next place at or after `from` where a record's magic stands, or where it may begin in bytes
+// that come later.
 size_t FindRecordMagic(std::span<const uint8_t> bytes, size_t from) {
   static constexpr uint8_t kMagic[] = {'F', 'I', 'R', 'R'};
   const auto found = std::search(bytes.begin() + static_cast<ptrdiff_t>(from), bytes.end(),
@@ -62,8 +65,9 @@ size_t FindRecordMagic(std::span<const uint8_t> bytes, size_t from) {
   return found == bytes.end() ? bytes.size() - 3 : static_cast<size_t>(found - bytes.begin());
 }
 
-// The header at `at`, if a whole record stands there. The stored bytes must match their checksum: content that looks like a header, in a
-// record that has lost its own, must not hide the records behind it.
+// The header at `at`, if a whole record stands there. The stored bytes must match their checksum:
+// content that looks like a header, in a record that has lost its own, must not hide the records
+// behind it.
 Result<std::optional<RecordHeader>> ReadRecordAt(File* file, uint64_t at, const uint8_t* bytes,
                                                  uint64_t file_bytes, uint64_t* budget,
                                                  std::vector<uint8_t>* stored) {
@@ -88,7 +92,8 @@ Result<PackTable> ScanPackRecords(File* file) {
   FIRN_ASSIGN_OR_RETURN(table.file_bytes, file->Size());
   table.file_bytes = std::min(table.file_bytes, kPackBytesMax);
   table.footer_offset = table.file_bytes;
-  // Each header that lies costs a checksum of what it claims; a pack made of lies must not cost the square of its size.
+  // Each header that lies costs a checksum of what it claims; a pack made of lies must not cost the
+  // square of its size.
   uint64_t budget = 16 * table.file_bytes;
   std::vector<uint8_t> window(4 * kMiB);
   std::vector<uint8_t> stored;
@@ -101,9 +106,9 @@ Result<PackTable> ScanPackRecords(File* file) {
       position = FindRecordMagic({window.data(), length}, position);
       if (position + kRecordHeaderBytes > length) break;
       const uint64_t at = offset + position;
-      FIRN_ASSIGN_OR_RETURN(std::optional<RecordHeader> header,
-                            ReadRecordAt(file, at, &window[position], table.file_bytes, &budget,
-                                         &stored));
+      FIRN_ASSIGN_OR_RETURN(
+          std::optional<RecordHeader> header,
+          ReadRecordAt(file, at, &window[position], table.file_bytes, &budget, &stored));
       if (!header) {
         ++position;
         continue;

@@ -1,6 +1,7 @@
 // Packs being read: tables, records, and what can be saved from a damaged one.
 //
-// PackFiles keeps a bounded number of packs open and is thread-safe; the Files it hands out live until the shared_ptr goes.
+// PackFiles keeps a bounded number of packs open and is thread-safe; the Files it hands out live
+// until the shared_ptr goes.
 #ifndef FIRN_PACK_PACK_READER_H_
 #define FIRN_PACK_PACK_READER_H_
 
@@ -36,7 +37,8 @@ class PackFiles {
 // Reads trailer and footer. kCorruptPack names the pack. `file` must be a buffered handle.
 Result<PackTable> ReadPackTable(File* file);
 
-// Finds the records of a pack whose footer is lost, by their headers alone. Stripes stay empty. Fails only if it can't read.
+// Finds the records of a pack whose footer is lost, by their headers alone. Stripes stay empty.
+// Fails only if it can't read.
 Result<PackTable> ScanPackRecords(File* file);
 
 }  // namespace firn

@@ -12,9 +12,9 @@ struct PackWriter::OpenPack {
   PackClass pack_class = PackClass::kData;
   std::string partial_path;
   std::unique_ptr<File> file;
-  PackTable table;              // footer_offset is where the next stripe goes
+  PackTable table;  // footer_offset is where the next stripe goes
   uint32_t stripes_in_flight = 0;
-  bool full = false;            // takes no more stripes
+  bool full = false;  // takes no more stripes
 };
 
 void Stripe::Append(const RecordHeader& header) {
@@ -58,9 +58,8 @@ Status PackWriter::Open(PackClass pack_class, std::unique_ptr<OpenPack>* opened)
   pack->name = {run_, attempt_, next_sequence_++};
   pack->pack_class = pack_class;
   pack->partial_path = JoinPath(root_, pack->name.RelativePath()) + ".partial";
-  FIRN_ASSIGN_OR_RETURN(
-      pack->file,
-      fs_.Open(pack->partial_path, {.access = Access::kCreateAlways, .direct = direct_}));
+  FIRN_ASSIGN_OR_RETURN(pack->file, fs_.Open(pack->partial_path,
+                                             {.access = Access::kCreateAlways, .direct = direct_}));
   *opened = std::move(pack);
   return Status::Ok();
 }
@@ -123,7 +122,7 @@ Status PackWriter::Finish(OpenPack* pack) {
       pack->file->WriteAt(pack->table.footer_offset, {aligned.data(), footer.size()}));
   FIRN_RETURN_IF_ERROR(pack->file->Sync());
   FIRN_RETURN_IF_ERROR(
-      fs_.Rename(pack->partial_path, JoinPath(root_, pack->name.RelativePath())));
+      fs_.RenameNew(pack->partial_path, JoinPath(root_, pack->name.RelativePath())));
   std::unique_ptr<OpenPack> finished;
   {
     std::lock_guard lock(mutex_);

@@ -1,9 +1,11 @@
 // The packs that one run writes.
 //
-// Workers fill stripes of their own, ask for a place, write the stripe there with their own queue, and report it written; nothing is
-// copied and the lock is held only to hand out places. A pack that is full and wholly written is given its footer, made durable, and
-// renamed to its final name by the worker that reported its last stripe; then its table goes to the receiver. Several workers share
-// one open pack of each class, so that a small run makes small packs' worth of files, not one for each core.
+// Workers fill stripes of their own, ask for a place, write the stripe there with their own queue,
+// and report it written; nothing is copied and the lock is held only to hand out places. A pack
+// that is full and wholly written is given its footer, made durable, and renamed to its final name
+// by the worker that reported its last stripe; then its table goes to the receiver. Several workers
+// share one open pack of each class, so that a small run makes small packs' worth of files, not one
+// for each core.
 //
 // PackWriter is thread-safe; a Stripe belongs to one worker.
 #ifndef FIRN_PACK_PACK_WRITER_H_
@@ -67,7 +69,8 @@ class PackWriter {
   // Removes what was not finished.
   ~PackWriter();
 
-  // Completes the stripe (header, padding, hash) and reserves its place. The stripe's memory must stay until Written.
+  // Completes the stripe (header, padding, hash) and reserves its place. The stripe's memory must
+  // stay until Written.
   Result<Placement> Place(PackClass pack_class, Stripe* stripe);
   // The placement's bytes are in the file.
   Status Written(const Placement& placement);
@@ -93,7 +96,7 @@ class PackWriter {
   std::mutex mutex_;
   uint32_t next_sequence_ = 0;
   bool folder_made_ = false;
-  std::array<OpenPack*, 3> current_{};  // by PackClass
+  std::array<OpenPack*, 3> current_{};            // by PackClass
   std::vector<std::unique_ptr<OpenPack>> packs_;  // not finished yet
   std::mutex receiver_mutex_;
 };

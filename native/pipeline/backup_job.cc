@@ -20,7 +20,8 @@ Status BackupJob::OpenAll() {
   shared_->chunking = repository.chunking;
   shared_->chunking.seed = shared_->keys.cut_seed;
   FIRN_RETURN_IF_ERROR(shared_->chunking.Check());
-  shared_->memory = BackupMemory::Plan(tuning_.memory_bytes, tuning_.workers);
+  shared_->memory = BackupMemory::Plan(tuning_.memory_bytes, tuning_.workers,
+                                       RecordBytesMax(repository.chunking.max_pages * kPageBytes));
   std::vector<const Disk*> disks;
   for (const BackupDisk& source : options_.disks) {
     OpenDiskOptions open = source.open;
@@ -46,14 +47,13 @@ Status BackupJob::OpenAll() {
   if (!options_.store) return Status::Ok();
 
   FIRN_ASSIGN_OR_RETURN(shared_->index, ChunkIndex::Open(fs_, repository.listing));
-  shared_->registry = std::make_unique<ChunkRegistry>(
-      shared_->index.get(), options_.run, options_.attempt,
-      shared_->memory.registry_bytes / ChunkRegistry::kEntryBytes);
+  shared_->registry =
+      std::make_unique<ChunkRegistry>(shared_->index.get(), options_.run, options_.attempt,
+                                      shared_->memory.registry_bytes / ChunkRegistry::kEntryBytes);
   ChunkRegistry* registry = shared_->registry.get();
   shared_->packs = std::make_unique<PackWriter>(
-      fs_, repository.listing.root, options_.run, options_.attempt,
-      tuning_.io != IoMode::kBuffered, kPackBytes,
-      [registry](const PackName& name, const PackTable& table) {
+      fs_, repository.listing.root, options_.run, options_.attempt, tuning_.io != IoMode::kBuffered,
+      kPackBytes, [registry](const PackName& name, const PackTable& table) {
         return registry->AddPack(name, table);
       });
   registry->set_sync_packs([packs = shared_->packs.get()] { return packs->SyncNames(); });
@@ -88,8 +88,9 @@ Status BackupJob::DoRun() {
   return Status::Ok();
 }
 
-// A run that was cancelled or failed has durable packs all the same. Once an index run names them the next run finds its chunks there and
-// goes on where this one stopped. Best effort: without it they are only garbage.
+// A run that was cancelled or failed has durable packs all the same. Once an index run names them
+// the next run finds its chunks there and goes on where this one stopped. Best effort: without it
+// they are only garbage.
 void BackupJob::KeepFinishedPacks() {
   if (shared_->packs == nullptr || !shared_->packs->SyncNames().ok()) return;
   (void)shared_->registry->Finish();

@@ -2,9 +2,10 @@
 //
 //   plan -> [reader -> walk, hash, look up, compress -> stripe -> pack] x workers -> index run
 //
-// Everything in brackets happens on one worker with one segment, so that a chunk is walked, hashed and compressed while it is in that
-// core's cache, and no queue or lock stands between the stages. While a worker computes, its own ring reads the next segments and
-// writes the last stripes. Sealing a point, and all that JavaScript decides, comes after.
+// Everything in brackets happens on one worker with one segment, so that a chunk is walked, hashed
+// and compressed while it is in that core's cache, and no queue or lock stands between the stages.
+// While a worker computes, its own ring reads the next segments and writes the last stripes.
+// Sealing a point, and all that JavaScript decides, comes after.
 #ifndef FIRN_PIPELINE_BACKUP_JOB_H_
 #define FIRN_PIPELINE_BACKUP_JOB_H_
 

@@ -9,20 +9,20 @@ Result<std::unique_ptr<BackupWorker>> BackupWorker::Create(BackupJob* job) {
   const bool stores = worker->shared_->packs != nullptr;
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(stores ? plan.worker_bytes() : segment_bytes));
-  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
-                                                      &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_,
+                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
   worker->io_->RegisterBuffer(worker->memory_.span());
-  worker->reader_ = std::make_unique<SegmentReader>(
-      worker->shared_->plan.get(), worker->io_.get(), worker->memory_.span().first(segment_bytes),
-      &job->stats_, &worker->clock_);
+  worker->reader_ = std::make_unique<SegmentReader>(worker->shared_->plan.get(), worker->io_.get(),
+                                                    worker->memory_.span().first(segment_bytes),
+                                                    &job->stats_, &worker->clock_);
   if (!stores) return worker;
 
   FIRN_ASSIGN_OR_RETURN(worker->encoder_, RecordEncoder::Create(job->options_.compression));
   std::span<uint8_t> rest = worker->memory_.span().subspan(segment_bytes);
   std::vector<std::span<uint8_t>> data;
   for (uint32_t i = 0; i < plan.data_stripes; ++i) {
-    data.push_back(rest.first(BackupMemory::kStripeBytes));
-    rest = rest.subspan(BackupMemory::kStripeBytes);
+    data.push_back(rest.first(plan.stripe_bytes));
+    rest = rest.subspan(plan.stripe_bytes);
   }
   worker->stripes_ =
       std::make_unique<StripeWriter>(worker->shared_->packs.get(), worker->io_.get(),
@@ -83,7 +83,8 @@ Status BackupWorker::ProcessSegment(const Segment& segment) {
 
 Result<Id> BackupWorker::StoreChunk(std::span<const uint8_t> content) {
   JobStats& stats = job_->stats_;
-  // Costs nanoseconds, and lets the time in which the devices were busy end when it does, not when this segment does.
+  // Costs nanoseconds, and lets the time in which the devices were busy end when it does, not when
+  // this segment does.
   FIRN_RETURN_IF_ERROR(io_->Poll());
   const Id id = Blake3Keyed(shared_->keys.chunk, content);
   stats.chunks.fetch_add(1, std::memory_order_relaxed);

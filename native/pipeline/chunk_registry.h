@@ -1,8 +1,9 @@
 // Has this chunk been seen? By earlier runs (the index) or by this one.
 //
-// Thread-safe. A chunk that this run has claimed counts as seen from then on, though it may not be in a pack yet: if its writer fails,
-// so does the run. Finished packs are collected into index runs; when their entries reach the bound, an index run is written early and
-// takes over from the set in memory, so that memory does not grow with the backup.
+// Thread-safe. A chunk that this run has claimed counts as seen from then on, though it may not be
+// in a pack yet: if its writer fails, so does the run. Finished packs are collected into index
+// runs; when their entries reach the bound, an index run is written early and takes over from the
+// set in memory, so that memory does not grow with the backup.
 #ifndef FIRN_PIPELINE_CHUNK_REGISTRY_H_
 #define FIRN_PIPELINE_CHUNK_REGISTRY_H_
 
@@ -49,7 +50,7 @@ class ChunkRegistry {
   const uint64_t entries_max_;
   SyncPacks sync_packs_;
   IdSet claimed_;
-  std::vector<IndexPack> packs_;       // of the run being collected
+  std::vector<IndexPack> packs_;  // of the run being collected
   std::vector<IndexEntry> entries_;
   std::vector<std::string> index_runs_;
   std::vector<PackName> all_packs_;

@@ -45,17 +45,17 @@ Status CopyJob::DoRun() {
   if (target->identity().size < source->size()) {
     return Status::Error(Code::kInvalidArgument, "the target disk is smaller than the source");
   }
-  const auto workers = static_cast<uint32_t>(std::clamp<uint64_t>(
-      tuning_.memory_bytes / (kSegmentsPerWorkerMin * kSegmentBytes), 1, tuning_.workers));
+  const auto workers = static_cast<uint32_t>(
+      std::clamp<uint64_t>(tuning_.memory_bytes / (kSegmentsPerWorkerMin * kSegmentBytes), 1,
+                           std::max(1u, tuning_.workers)));
   const uint64_t segments = std::clamp(tuning_.memory_bytes / workers / kSegmentBytes,
                                        kSegmentsPerWorkerMin, kSegmentsPerWorkerMax);
   stats_.workers = workers;
   stats_.memory_bytes = workers * segments * kSegmentBytes;
   stats_.phase = Phase::kCopy;
   SegmentPlan plan({source.get()});
-  FIRN_RETURN_IF_ERROR(RunWorkers(workers, [&](uint32_t) {
-    return RunWorker(&plan, target.get(), segments * kSegmentBytes);
-  }));
+  FIRN_RETURN_IF_ERROR(RunWorkers(
+      workers, [&](uint32_t) { return RunWorker(&plan, target.get(), segments * kSegmentBytes); }));
   stats_.phase = Phase::kFinish;
   FIRN_RETURN_IF_ERROR(source->CheckUnchanged());
   return target->Finish();

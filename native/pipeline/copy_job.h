@@ -1,7 +1,8 @@
 // Copy: one disk image into another, of any format, with no repository between.
 //
-// The bytes go from the source's file to the target's through one buffer: a segment is read, its non-zero pages are written from the
-// same memory, and the buffer is free again when the writes are done. Zero pages are left as holes.
+// The bytes go from the source's file to the target's through one buffer: a segment is read, its
+// non-zero pages are written from the same memory, and the buffer is free again when the writes are
+// done. Zero pages are left as holes.
 #ifndef FIRN_PIPELINE_COPY_JOB_H_
 #define FIRN_PIPELINE_COPY_JOB_H_
 

@@ -1,7 +1,8 @@
 // What all jobs share: options, cancelling, a crew of workers, the first failure.
 //
-// A Job's Run is called once, on a thread of its owner's choosing, and returns when all is done, failed or cancelled, with every thread
-// it made joined. Cancel and stats may be called from any thread at any time; Cancel makes Run return kAborted soon.
+// A Job's Run is called once, on a thread of its owner's choosing, and returns when all is done,
+// failed or cancelled, with every thread it made joined. Cancel and stats may be called from any
+// thread at any time; Cancel makes Run return kAborted soon.
 #ifndef FIRN_PIPELINE_JOB_H_
 #define FIRN_PIPELINE_JOB_H_
 
@@ -53,7 +54,8 @@ class Job {
   explicit Job(FileSystem& fs, const Tuning& tuning) : fs_(fs), tuning_(tuning) {}
   virtual Status DoRun() = 0;
 
-  // Runs `worker(i)` on as many threads and waits for all. The first failure stops the others (see CheckStopped) and is returned.
+  // Runs `worker(i)` on as many threads and waits for all. The first failure stops the others (see
+  // CheckStopped) and is returned.
   Status RunWorkers(uint32_t count, const std::function<Status(uint32_t)>& worker);
   // kAborted after Cancel, or when another worker has failed; workers ask between pieces of work.
   Status CheckStopped() const;

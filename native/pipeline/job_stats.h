@@ -1,8 +1,10 @@
 // What a running job can be asked at any moment: how far, how fast, and which stage holds it back.
 //
-// Counters are atomics that workers add to and anyone reads. Two kinds of time are kept: what workers spend (scan, hash, compress, waiting
-// for the source, waiting for the target), as a share of all workers' time; and for how long reads or writes were in flight at all,
-// as a share of wall time. A device that always has work while workers wait for it is the bottleneck; workers that never wait are.
+// Counters are atomics that workers add to and anyone reads. Two kinds of time are kept: what
+// workers spend (scan, hash, compress, waiting for the source, waiting for the target), as a share
+// of all workers' time; and for how long reads or writes were in flight at all, as a share of wall
+// time. A device that always has work while workers wait for it is the bottleneck; workers that
+// never wait are.
 #ifndef FIRN_PIPELINE_JOB_STATS_H_
 #define FIRN_PIPELINE_JOB_STATS_H_
 
@@ -29,7 +31,7 @@ struct StatsSnapshot {
   uint32_t workers = 0;
   const char* backend = "";
   uint64_t memory_bytes = 0;
-  std::array<double, kStages> shares{};  // of all workers' time
+  std::array<double, kStages> shares{};     // of all workers' time
   double source_busy = 0, target_busy = 0;  // of wall time
   const char* bottleneck = "none";
 };

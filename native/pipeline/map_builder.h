@@ -1,7 +1,8 @@
 // A disk's map as it grows, from leaves that arrive in any order.
 //
-// Thread-safe. The plan says which segments will come (Expect) and when no more do; a node is handed out as soon as its last leaf is in,
-// so that only the nodes being worked on are held, whatever the disk's size. Encoding and storing the objects is the caller's part.
+// Thread-safe. The plan says which segments will come (Expect) and when no more do; a node is
+// handed out as soon as its last leaf is in, so that only the nodes being worked on are held,
+// whatever the disk's size. Encoding and storing the objects is the caller's part.
 #ifndef FIRN_PIPELINE_MAP_BUILDER_H_
 #define FIRN_PIPELINE_MAP_BUILDER_H_
 
@@ -29,8 +30,9 @@ class MapBuilder {
   // The leaf of a segment that was announced; no value if the segment turned out to be one hole.
   void AddLeaf(uint64_t segment, const std::optional<MapNode::Leaf>& leaf);
 
-  // Nodes that are complete and have a leaf; each is handed out once. Workers ask after each AddLeaf, and the owner once at the end:
-  // a node may be completed by the plan's going on rather than by a leaf.
+  // Nodes that are complete and have a leaf; each is handed out once. Workers ask after each
+  // AddLeaf, and the owner once at the end: a node may be completed by the plan's going on rather
+  // than by a leaf.
   std::vector<FinishedNode> TakeFinished();
   // The node's object has been stored under `id`.
   void AddNode(const FinishedNode& finished, const Id& id);

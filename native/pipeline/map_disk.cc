@@ -88,8 +88,7 @@ Status MapDisk::ReadSegment(uint64_t offset, std::span<uint8_t> out) {
 Status MapDisk::Read(uint64_t offset, std::span<uint8_t> out) {
   std::lock_guard lock(mutex_);
   while (!out.empty()) {
-    const size_t length =
-        std::min<uint64_t>(out.size(), kSegmentBytes - offset % kSegmentBytes);
+    const size_t length = std::min<uint64_t>(out.size(), kSegmentBytes - offset % kSegmentBytes);
     FIRN_RETURN_IF_ERROR(ReadSegment(offset, out.first(length)));
     offset += length;
     out = out.subspan(length);

@@ -1,6 +1,7 @@
 // A stored disk, read at random: for streams, for looking into a point, for mounting it.
 //
-// Thread-safe; reads take turns. Recently decoded chunks are kept in a bounded cache. Every chunk is checked against its id.
+// Thread-safe; reads take turns. Recently decoded chunks are kept in a bounded cache. Every chunk
+// is checked against its id.
 #ifndef FIRN_PIPELINE_MAP_DISK_H_
 #define FIRN_PIPELINE_MAP_DISK_H_
 

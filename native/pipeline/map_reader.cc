@@ -4,7 +4,8 @@ namespace firn {
 
 Status MissingRecord(const Id& id, RecordClass record_class) {
   const char* what = record_class == RecordClass::kChunk ? "chunk " : "map object ";
-  return Status::Error(Code::kChunkMissing, what + ToHex(id) + " is in no pack that the index knows")
+  return Status::Error(Code::kChunkMissing,
+                       what + ToHex(id) + " is in no pack that the index knows")
       .DataLoss();
 }
 

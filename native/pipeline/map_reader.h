@@ -1,7 +1,7 @@
 // Stored maps and single records, read and checked.
 //
-// A MapReader belongs to one thread. Every object's id is recomputed before it is believed; what a damaged or hostile repository can do
-// is make it fail.
+// A MapReader belongs to one thread. Every object's id is recomputed before it is believed; what a
+// damaged or hostile repository can do is make it fail.
 #ifndef FIRN_PIPELINE_MAP_READER_H_
 #define FIRN_PIPELINE_MAP_READER_H_
 
@@ -21,14 +21,16 @@ class MapReader {
             const ChunkingParameters& chunking)
       : index_(index), packs_(packs), decoder_(keys), chunking_(chunking) {}
 
-  // Content of any record, by id. kChunkMissing when no index run has it. `content` keeps its memory between calls.
+  // Content of any record, by id. kChunkMissing when no index run has it. `content` keeps its
+  // memory between calls.
   Status ReadRecord(const Id& id, RecordClass record_class, std::vector<uint8_t>* content);
 
   Result<MapRoot> ReadRoot(const Id& id);
   Result<MapNode> ReadNode(const Id& id);
   Result<MapLeaf> ReadLeaf(const Id& id);
 
-  // Calls `visit` for each stored segment, in order, until it fails. A node and its leaves must agree in their counts.
+  // Calls `visit` for each stored segment, in order, until it fails. A node and its leaves must
+  // agree in their counts.
   using LeafVisitor = std::function<Status(uint64_t segment, const MapLeaf& leaf)>;
   Status VisitLeaves(const MapRoot& root, const LeafVisitor& visit);
 

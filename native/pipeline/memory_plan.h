@@ -7,38 +7,45 @@
 
 #include "chunk/page.h"
 #include "core/bytes.h"
+#include "pack/pack_format.h"
 
 namespace firn {
 
-// A backup: index entries of the run, and for each worker segments to read ahead and stripes to write behind.
+// A backup: index entries of the run, and for each worker segments to read ahead and stripes to
+// write behind.
 struct BackupMemory {
-  static constexpr uint64_t kStripeBytes = 4 * kMiB;
+  static constexpr uint64_t kStripeBytesMin = 4 * kMiB;
   static constexpr uint64_t kMapStripeBytes = 2 * kMiB;
-  static constexpr uint64_t kWorkerBytesMin = 2 * kSegmentBytes + 2 * kStripeBytes + kMapStripeBytes;
   static constexpr uint32_t kSegmentsMax = 6;
   static constexpr uint32_t kStripesMax = 4;
 
   uint32_t workers = 1;
   uint32_t segments = 2;      // for each worker
   uint32_t data_stripes = 2;  // for each worker
+  uint64_t stripe_bytes = kStripeBytesMin;
   uint64_t registry_bytes = 0;
 
   uint64_t worker_bytes() const {
-    return segments * uint64_t{kSegmentBytes} + data_stripes * kStripeBytes + kMapStripeBytes;
+    return segments * uint64_t{kSegmentBytes} + data_stripes * stripe_bytes + kMapStripeBytes;
   }
 
-  // One worker always runs, with the least it can do with, even if `memory_bytes` is less.
-  static BackupMemory Plan(uint64_t memory_bytes, uint32_t workers_wanted) {
+  // One worker always runs, with the least it can do with, even if `memory_bytes` is less. A data
+  // stripe holds a record of `record_bytes_max` at least, as chunks may be as large as segments.
+  static BackupMemory Plan(uint64_t memory_bytes, uint32_t workers_wanted,
+                           uint64_t record_bytes_max) {
     BackupMemory plan;
+    plan.stripe_bytes =
+        std::max(kStripeBytesMin, RoundUp(kStripeHeaderBytes + record_bytes_max, kPackAlignment));
     plan.registry_bytes = std::clamp<uint64_t>(memory_bytes / 5, 4 * kMiB, 512 * kMiB);
     const uint64_t rest = memory_bytes - std::min(memory_bytes, plan.registry_bytes);
     plan.workers = static_cast<uint32_t>(
-        std::clamp<uint64_t>(rest / kWorkerBytesMin, 1, std::max(1u, workers_wanted)));
+        std::clamp<uint64_t>(rest / plan.worker_bytes(), 1, std::max(1u, workers_wanted)));
     const uint64_t share = rest / plan.workers;
-    // Reading ahead hides the source's latency, which is the longer one: it gets two thirds of what is left.
+    // Reading ahead hides the source's latency, which is the longer one: it gets two thirds of what
+    // is left.
     while (plan.worker_bytes() + kSegmentBytes <= share && plan.segments < kSegmentsMax) {
       ++plan.segments;
-      if (plan.worker_bytes() + kStripeBytes <= share && plan.data_stripes < kStripesMax) {
+      if (plan.worker_bytes() + plan.stripe_bytes <= share && plan.data_stripes < kStripesMax) {
         ++plan.data_stripes;
       }
     }

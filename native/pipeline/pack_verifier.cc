@@ -13,8 +13,8 @@ constexpr uint32_t kStripeBytesMax = 16 * 1024 * 1024;
 
 Result<std::unique_ptr<PackVerifier>> PackVerifier::Create(VerifyJob* job) {
   std::unique_ptr<PackVerifier> verifier(new PackVerifier(job));
-  FIRN_ASSIGN_OR_RETURN(verifier->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
-                                                        &verifier->clock_));
+  FIRN_ASSIGN_OR_RETURN(verifier->io_,
+                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &verifier->clock_));
   return verifier;
 }
 
@@ -44,13 +44,14 @@ Status PackVerifier::Verify(const PackName& name) {
     return Status::Ok();
   }
   Status status = VerifyStripes(name, *table, {buffered->get(), direct.get()});
+  // What is still in flight, after a failure, uses the files that are about to be closed.
+  for (Buffer& buffer : buffers_) (void)io_->Wait(&buffer.io, Stage::kStarved);
   job_->stats_.done_bytes += table->file_bytes;
   clock_.Flush();
   return status;
 }
 
-Status PackVerifier::StartRead(const SourceFile& source, const PackStripe& stripe,
-                               Buffer* buffer) {
+Status PackVerifier::StartRead(const SourceFile& source, const PackStripe& stripe, Buffer* buffer) {
   if (buffer->memory.size() < stripe.length) {
     FIRN_ASSIGN_OR_RETURN(buffer->memory, AlignedBuffer::Allocate(stripe.length));
   }
@@ -79,6 +80,7 @@ Status PackVerifier::VerifyStripes(const PackName& name, const PackTable& table,
     Status read = io_->Wait(&buffer.io, Stage::kStarved);
     if (!read.ok()) {
       Report(name, std::move(read));
+      SkipRecords(table, table.stripes[i], &next_record);
       continue;
     }
     const auto bytes = buffer.memory.span().first(table.stripes[i].length);
@@ -88,10 +90,16 @@ Status PackVerifier::VerifyStripes(const PackName& name, const PackTable& table,
     clock_.Charge(Stage::kCompress);
   }
   if (next_record != table.records.size()) {
-    Report(name, Status::Error(Code::kCorruptPack, "the record table names records that lie in no stripe")
-                     .DataLoss());
+    Report(name,
+           Status::Error(Code::kCorruptPack, "the record table names records that lie in no stripe")
+               .DataLoss());
   }
   return Status::Ok();
+}
+
+void PackVerifier::SkipRecords(const PackTable& table, const PackStripe& stripe, size_t* next) {
+  const uint64_t end = uint64_t{stripe.offset} + stripe.length;
+  while (*next < table.records.size() && table.records[*next].offset < end) ++*next;
 }
 
 void PackVerifier::CheckStripe(const PackName& name, const PackStripe& stripe,
@@ -122,11 +130,12 @@ void PackVerifier::CheckRecords(const PackName& name, const PackTable& table,
     const uint8_t* at = bytes.data() + (record.offset - stripe.offset);
     Result<RecordHeader> header = RecordHeader::Decode(at);
     Status status = header.ok() ? Status::Ok() : std::move(header).TakeStatus();
-    if (status.ok() && (header->id != record.id || header->stored_length != record.stored_length ||
-                        header->raw_length != record.raw_length ||
-                        header->record_class != record.record_class ||
-                        header->codec != record.codec || header->flags != record.flags)) {
-      status = Status::Error(Code::kCorruptPack, "a record and the pack's table disagree").DataLoss();
+    if (status.ok() &&
+        (header->id != record.id || header->stored_length != record.stored_length ||
+         header->raw_length != record.raw_length || header->record_class != record.record_class ||
+         header->codec != record.codec || header->flags != record.flags)) {
+      status =
+          Status::Error(Code::kCorruptPack, "a record and the pack's table disagree").DataLoss();
     }
     if (status.ok()) {
       content_.resize(record.raw_length);

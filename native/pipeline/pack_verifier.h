@@ -30,6 +30,8 @@ class PackVerifier {
   // Records from `*next` on that lie in the stripe.
   void CheckRecords(const PackName& name, const PackTable& table, const PackStripe& stripe,
                     std::span<const uint8_t> bytes, size_t* next);
+  // The same for a stripe that can't be read.
+  static void SkipRecords(const PackTable& table, const PackStripe& stripe, size_t* next);
   void Report(const PackName& name, Status status, const Id* id = nullptr);
 
   VerifyJob* const job_;

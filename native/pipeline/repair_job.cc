@@ -6,8 +6,7 @@
 namespace firn {
 
 std::optional<PackTable> RepairJob::ReadTable(const PackName& name) {
-  const std::string path =
-      JoinPath(options_.repository.listing.root, name.RelativePath());
+  const std::string path = JoinPath(options_.repository.listing.root, name.RelativePath());
   const auto report = [&](Status status) {
     result_.problems.push_back({std::move(status), name.RelativePath(), {}, {}});
   };

@@ -1,7 +1,7 @@
 // Repair of the index: every pack's table is read again, and new index runs are written from them.
 //
-// A pack whose footer is damaged is scanned for records. Nothing is deleted and no pack is changed; JavaScript drops the old index runs
-// after the new ones are durable.
+// A pack whose footer is damaged is scanned for records. Nothing is deleted and no pack is changed;
+// JavaScript drops the old index runs after the new ones are durable.
 #ifndef FIRN_PIPELINE_REPAIR_JOB_H_
 #define FIRN_PIPELINE_REPAIR_JOB_H_
 

@@ -13,8 +13,7 @@ constexpr uint64_t kGapBytesMax = 256 * kKiB;
 
 // Where the record at `place` ends, rounded so that the range can be read unbuffered.
 uint64_t RecordEnd(const ChunkPlace& place) {
-  return RoundUp(uint64_t{place.offset} + kRecordHeaderBytes + place.stored_length,
-                 kPackAlignment);
+  return RoundUp(uint64_t{place.offset} + kRecordHeaderBytes + place.stored_length, kPackAlignment);
 }
 
 RestoreMemory PlanMemory(const Tuning& tuning, uint64_t range_buffer, uint64_t output_buffer) {
@@ -71,21 +70,21 @@ Status RestoreJob::DoRun() {
   shared_ = std::make_unique<Shared>(repository);
   FIRN_ASSIGN_OR_RETURN(shared_->index, ChunkIndex::Open(fs_, repository.listing));
   shared_->buffered_packs = std::make_unique<PackFiles>(fs_, repository.listing.root, false);
-  shared_->packs = std::make_unique<PackFiles>(fs_, repository.listing.root,
-                                               tuning_.io != IoMode::kBuffered);
+  shared_->packs =
+      std::make_unique<PackFiles>(fs_, repository.listing.root, tuning_.io != IoMode::kBuffered);
   // A chunk of this repository's chunking fits both buffers, whatever else is in them.
   const uint64_t chunk_bytes = uint64_t{repository.chunking.max_pages} * kPageBytes;
   shared_->range_buffer_bytes =
       RoundUp(RestoreMemory::kRangeBytes + RecordBytesMax(static_cast<uint32_t>(chunk_bytes)),
-              kPageBytes) + kPageBytes;
+              kPageBytes) +
+      kPageBytes;
   shared_->output_buffer_bytes = RestoreMemory::kOutputBytes + chunk_bytes;
-  shared_->memory =
-      PlanMemory(tuning_, shared_->range_buffer_bytes, shared_->output_buffer_bytes);
+  shared_->memory = PlanMemory(tuning_, shared_->range_buffer_bytes, shared_->output_buffer_bytes);
   stats_.workers = shared_->memory.workers;
-  stats_.memory_bytes = shared_->memory.references_max * sizeof(ChunkReference) +
-                        shared_->memory.workers *
-                            shared_->memory.worker_bytes(shared_->range_buffer_bytes,
-                                                         shared_->output_buffer_bytes);
+  stats_.memory_bytes =
+      shared_->memory.references_max * sizeof(ChunkReference) +
+      shared_->memory.workers *
+          shared_->memory.worker_bytes(shared_->range_buffer_bytes, shared_->output_buffer_bytes);
   for (const RestoreDisk& disk : options_.disks) FIRN_RETURN_IF_ERROR(RestoreOne(disk));
   return Status::Ok();
 }
@@ -113,7 +112,8 @@ Status RestoreJob::RestoreOne(const RestoreDisk& disk) {
   return target->Finish();
 }
 
-// Allocates a segment's data in the target and puts its chunks into the window; works the window off when it is full.
+// Allocates a segment's data in the target and puts its chunks into the window; works the window
+// off when it is full.
 Status RestoreJob::AddLeaf(uint64_t segment, const MapLeaf& leaf, uint64_t disk_bytes,
                            DiskWriter* target, std::vector<ChunkReference>* window) {
   FIRN_RETURN_IF_ERROR(CheckStopped());

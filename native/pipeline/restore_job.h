@@ -1,10 +1,12 @@
 // Restore: maps in, disk images out, every chunk checked against its id.
 //
-//   map leaves -> window of chunk references -> sorted by pack and offset -> [read range -> decode, check -> write] x workers
+//   map leaves -> window of chunk references -> sorted by pack and offset -> [read range -> decode,
+//   check -> write] x workers
 //
-// A window is as many references as memory allows (a few hundred thousand, so tens of GiB of disk). Sorting it lets each pack be read
-// once, in large pieces, in the order it lies there; the image is then written in whatever order the packs give, which costs nothing
-// on a file that is written unbuffered and starts out sparse. Space is allocated in disk order beforehand, so that the image
+// A window is as many references as memory allows (a few hundred thousand, so tens of GiB of disk).
+// Sorting it lets each pack be read once, in large pieces, in the order it lies there; the image is
+// then written in whatever order the packs give, which costs nothing on a file that is written
+// unbuffered and starts out sparse. Space is allocated in disk order beforehand, so that the image
 // does not come out scrambled.
 #ifndef FIRN_PIPELINE_RESTORE_JOB_H_
 #define FIRN_PIPELINE_RESTORE_JOB_H_
@@ -46,8 +48,10 @@ struct PackRange {
   size_t last = 0;
 };
 
-// Sorts the window and cuts it into ranges of at most `range_bytes_max`, reading over gaps that cost less than a seek.
-std::vector<PackRange> PlanPackRanges(std::vector<ChunkReference>* window, uint64_t range_bytes_max);
+// Sorts the window and cuts it into ranges of at most `range_bytes_max`, reading over gaps that
+// cost less than a seek.
+std::vector<PackRange> PlanPackRanges(std::vector<ChunkReference>* window,
+                                      uint64_t range_bytes_max);
 
 class RestoreJob final : public Job {
  public:

@@ -10,8 +10,8 @@ Result<std::unique_ptr<RestoreWorker>> RestoreWorker::Create(RestoreJob* job) {
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(shared.memory.worker_bytes(
                             shared.range_buffer_bytes, shared.output_buffer_bytes)));
-  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
-                                                      &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_,
+                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
   worker->io_->RegisterBuffer(worker->memory_.span());
   std::span<uint8_t> rest = worker->memory_.span();
   const auto take = [&rest](uint64_t bytes) {
@@ -38,9 +38,9 @@ Status RestoreWorker::FillInputs() {
     input->range = shared_->ranges[next];
     FIRN_ASSIGN_OR_RETURN(input->file,
                           shared_->packs->Open(shared_->index->pack_name(input->range.pack)));
-    FIRN_RETURN_IF_ERROR(
-        io_->Read(input->file.get(), input->range.begin,
-                  input->memory.first(input->range.end - input->range.begin), &input->io));
+    FIRN_RETURN_IF_ERROR(io_->Read(input->file.get(), input->range.begin,
+                                   input->memory.first(input->range.end - input->range.begin),
+                                   &input->io));
     reading_.push_back(input);
   }
   return Status::Ok();

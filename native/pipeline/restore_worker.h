@@ -83,12 +83,13 @@ class RestoreWorker {
   RestoreJob* const job_;
   RestoreJob::Shared* const shared_;
   StageClock clock_;
+  // Memory and files before the I/O that uses them, so that they outlive it.
   AlignedBuffer memory_;
-  std::unique_ptr<WorkerIo> io_;
   std::vector<Input> inputs_;
   std::vector<Input*> free_inputs_;
   std::deque<Input*> reading_;
   std::vector<Output> outputs_;
+  std::unique_ptr<WorkerIo> io_;
   size_t current_output_ = 0;
   Pending pending_;
   RecordDecoder decoder_;

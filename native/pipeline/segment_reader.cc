@@ -49,11 +49,7 @@ Result<uint64_t> PresentSegmentBytes(const Disk& disk) {
 
 SegmentReader::SegmentReader(SegmentPlan* plan, WorkerIo* io, std::span<uint8_t> memory,
                              JobStats* stats, StageClock* clock)
-    : plan_(plan),
-      io_(io),
-      stats_(stats),
-      clock_(clock),
-      segments_(memory.size() / kSegmentBytes) {
+    : plan_(plan), io_(io), stats_(stats), clock_(clock), segments_(memory.size() / kSegmentBytes) {
   for (size_t i = 0; i < segments_.size(); ++i) {
     segments_[i].data = memory.data() + i * kSegmentBytes;
     free_.push_back(&segments_[i]);
@@ -81,8 +77,9 @@ Status SegmentReader::Start(Segment* segment) {
   return Status::Ok();
 }
 
-// Reads what of the extent has data in its file. Allocated blocks are often full of holes: images are written sparse, and a block is
-// large. (That the file has not become shorter meanwhile is CheckUnchanged's to say.)
+// Reads what of the extent has data in its file. Allocated blocks are often full of holes: images
+// are written sparse, and a block is large. (That the file has not become shorter meanwhile is
+// CheckUnchanged's to say.)
 Status SegmentReader::StartExtent(const Extent& extent, uint64_t begin, Segment* segment) {
   for (uint64_t done = 0; done < extent.length;) {
     const uint64_t at = extent.source_offset + done;
@@ -96,8 +93,8 @@ Status SegmentReader::StartExtent(const Extent& extent, uint64_t begin, Segment*
     const uint64_t from = begin + done;
     segment->present.AddRange(static_cast<uint32_t>(from / kPageBytes),
                               static_cast<uint32_t>(DivideUp(from + length, kPageBytes)));
-    FIRN_RETURN_IF_ERROR(io_->ReadSource(*extent.source, at + skip, {segment->data + from, length},
-                                         &segment->io));
+    FIRN_RETURN_IF_ERROR(
+        io_->ReadSource(*extent.source, at + skip, {segment->data + from, length}, &segment->io));
     done += length;
   }
   return Status::Ok();

@@ -1,8 +1,9 @@
 // The source side of a job: which segments hold data, and their bytes, read ahead.
 //
-// A SegmentPlan hands out the segments of all disks in order and is shared by the workers. Each worker has a SegmentReader, which
-// keeps all of its buffers being filled while the worker chews on one: the buffers are the read-ahead, the memory bound and the
-// backpressure in one. Segments that the disk knows to be holes are never seen.
+// A SegmentPlan hands out the segments of all disks in order and is shared by the workers. Each
+// worker has a SegmentReader, which keeps all of its buffers being filled while the worker chews on
+// one: the buffers are the read-ahead, the memory bound and the backpressure in one. Segments that
+// the disk knows to be holes are never seen.
 #ifndef FIRN_PIPELINE_SEGMENT_READER_H_
 #define FIRN_PIPELINE_SEGMENT_READER_H_
 
@@ -20,15 +21,15 @@
 namespace firn {
 
 struct SegmentPlace {
-  uint32_t disk = 0;      // position in the plan's disks
+  uint32_t disk = 0;  // position in the plan's disks
   uint64_t segment = 0;
 };
 
 // Thread-safe.
 class SegmentPlan {
  public:
-  // `on_segment` is told of each segment before it is handed out, and `on_disk_end` when a disk has no more; both in order, under
-  // the plan's lock.
+  // `on_segment` is told of each segment before it is handed out, and `on_disk_end` when a disk has
+  // no more; both in order, under the plan's lock.
   struct Observer {
     std::function<void(const SegmentPlace&)> on_segment;
     std::function<void(uint32_t disk)> on_disk_end;
@@ -47,7 +48,8 @@ class SegmentPlan {
   uint64_t offset_ = 0;
 };
 
-// The allocated bytes of a disk in whole segments, as the allocation tables have it: what a full read will go through.
+// The allocated bytes of a disk in whole segments, as the allocation tables have it: what a full
+// read will go through.
 Result<uint64_t> PresentSegmentBytes(const Disk& disk);
 
 // A segment in memory. Pages not `present` are holes and their memory holds anything.
@@ -60,7 +62,8 @@ struct Segment {
 
 class SegmentReader {
  public:
-  // `memory` holds at least one segment, page-aligned; it must outlive the reader and what is in flight.
+  // `memory` holds at least one segment, page-aligned; it must outlive the reader and what is in
+  // flight.
   SegmentReader(SegmentPlan* plan, WorkerIo* io, std::span<uint8_t> memory, JobStats* stats,
                 StageClock* clock);
 

@@ -1,7 +1,8 @@
 // The target side of a backup worker: stripes that are filled while others are being written.
 //
-// Belongs to one thread. Each class of pack has its own buffers; Reserve gives a stripe with room, and when the current one is full it
-// is placed, its write started, and the next buffer taken, waiting for its write only when all are in flight.
+// Belongs to one thread. Each class of pack has its own buffers; Reserve gives a stripe with room,
+// and when the current one is full it is placed, its write started, and the next buffer taken,
+// waiting for its write only when all are in flight.
 #ifndef FIRN_PIPELINE_STRIPE_WRITER_H_
 #define FIRN_PIPELINE_STRIPE_WRITER_H_
 

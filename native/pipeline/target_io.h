@@ -1,4 +1,5 @@
-// Writes to a disk image through a worker's queue: unbuffered where the place allows, buffered at odd ends.
+// Writes to a disk image through a worker's queue: unbuffered where the place allows, buffered at
+// odd ends.
 #ifndef FIRN_PIPELINE_TARGET_IO_H_
 #define FIRN_PIPELINE_TARGET_IO_H_
 
@@ -14,7 +15,8 @@ class TargetIo {
  public:
   TargetIo(DiskWriter* target, WorkerIo* io) : target_(target), io_(io) {}
 
-  // Starts writing `bytes`, which must stay until the group is done, to the disk at `offset`. Bytes beyond the disk's end are dropped.
+  // Starts writing `bytes`, which must stay until the group is done, to the disk at `offset`. Bytes
+  // beyond the disk's end are dropped.
   Status Write(uint64_t offset, std::span<const uint8_t> bytes, IoGroup* group);
 
  private:

@@ -85,7 +85,8 @@ Status VerifyJob::WalkMaps() {
   return Status::Ok();
 }
 
-// Visits the leaves of a map, those that another map has had only once. What can't be read becomes a problem.
+// Visits the leaves of a map, those that another map has had only once. What can't be read becomes
+// a problem.
 Status VerifyJob::WalkMap(const Id& root_id, MapReader* maps, const LeafCheck& check) {
   const auto report = [&](Status status, const Id& id) {
     AddProblem({std::move(status), "", id, {root_id}});
@@ -133,13 +134,15 @@ void VerifyJob::CheckChunk(const Id& root, const LeafRun& run) {
     return;
   }
   const PackName name = index_->pack_name(place->pack);
-  const bool inside =
-      RangeInside(place->offset, uint64_t{kRecordHeaderBytes} + place->stored_length,
-                  pack_bytes_[name]);
+  const bool inside = RangeInside(
+      place->offset, uint64_t{kRecordHeaderBytes} + place->stored_length, pack_bytes_[name]);
   if (inside && place->raw_length == run.pages * kPageBytes) return;
-  AddProblem({Status::Error(Code::kCorruptIndex, "the index names a place that can't hold the chunk")
-                  .At(name.RelativePath(), place->offset),
-              name.RelativePath(), run.id, {root}});
+  AddProblem(
+      {Status::Error(Code::kCorruptIndex, "the index names a place that can't hold the chunk")
+           .At(name.RelativePath(), place->offset),
+       name.RelativePath(),
+       run.id,
+       {root}});
 }
 
 Status VerifyJob::VerifyPacks() {
@@ -174,23 +177,38 @@ Status VerifyJob::AttributeProblems() {
     }
   };
   MapReader maps(index_.get(), packs_.get(), keys_, options_.repository.chunking);
-  for (const Id& root_id : options_.roots) {
-    Result<MapRoot> root = maps.ReadRoot(root_id);
-    if (!root.ok()) continue;
-    // Stops at the first map object that is damaged: that one has its root already.
-    (void)maps.VisitLeaves(*root, [&](uint64_t, const MapLeaf& leaf) -> Status {
-      for (const LeafRun& run : leaf.runs) {
-        if (run.hole) continue;
-        if (auto found = by_id.find(run.id); found != by_id.end()) blame(found->second, root_id);
-        const std::optional<ChunkPlace> place = index_->Find(run.id);
-        if (!place || by_pack.empty()) continue;
-        auto found = by_pack.find(index_->pack_name(place->pack).RelativePath());
-        if (found != by_pack.end()) blame(found->second, root_id);
-      }
-      return CheckStopped();
-    });
+  for (const Id& root : options_.roots) {
+    FIRN_RETURN_IF_ERROR(VisitRecords(root, &maps, [&](const Id& id) {
+      if (auto found = by_id.find(id); found != by_id.end()) blame(found->second, root);
+      const std::optional<ChunkPlace> place = index_->Find(id);
+      if (!place || by_pack.empty()) return;
+      auto found = by_pack.find(index_->pack_name(place->pack).RelativePath());
+      if (found != by_pack.end()) blame(found->second, root);
+    }));
   }
-  return CheckStopped();
+  return Status::Ok();
+}
+
+// Names every record that a map needs, as far as its objects can be read.
+Status VerifyJob::VisitRecords(const Id& root_id, MapReader* maps, const RecordVisitor& visit) {
+  visit(root_id);
+  const Result<MapRoot> root = maps->ReadRoot(root_id);
+  if (!root.ok()) return Status::Ok();
+  for (const MapRoot::Node& node_row : root->nodes) {
+    visit(node_row.id);
+    const Result<MapNode> node = maps->ReadNode(node_row.id);
+    if (!node.ok()) continue;
+    for (const MapNode::Leaf& leaf_row : node->leaves) {
+      FIRN_RETURN_IF_ERROR(CheckStopped());
+      visit(leaf_row.id);
+      const Result<MapLeaf> leaf = maps->ReadLeaf(leaf_row.id);
+      if (!leaf.ok()) continue;
+      for (const LeafRun& run : leaf->runs) {
+        if (!run.hole) visit(run.id);
+      }
+    }
+  }
+  return Status::Ok();
 }
 
 }  // namespace firn

@@ -1,9 +1,10 @@
 // Verify: is every restore point whole?
 //
-// Two passes, either of which names every defect it meets and goes on. The map pass walks the given maps, reads each of their objects and
-// looks up each chunk: nothing is missing and every place lies inside its pack. The data pass reads every byte of every pack and of every
-// index run: stripe hashes, record checksums, content against ids, tables against both. After it, no bit of a pack or an index run
-// has gone unlooked at.
+// Two passes, either of which names every defect it meets and goes on. The map pass walks the given
+// maps, reads each of their objects and looks up each chunk: nothing is missing and every place
+// lies inside its pack. The data pass reads every byte of every pack and of every index run: stripe
+// hashes, record checksums, content against ids, tables against both. After it, no bit of a pack or
+// an index run has gone unlooked at.
 #ifndef FIRN_PIPELINE_VERIFY_JOB_H_
 #define FIRN_PIPELINE_VERIFY_JOB_H_
 
@@ -52,6 +53,7 @@ class VerifyJob final : public Job {
  private:
   friend class PackVerifier;
   using LeafCheck = std::function<void(const MapLeaf& leaf)>;
+  using RecordVisitor = std::function<void(const Id& id)>;
   Status DoRun() override;
   Status CheckPackFiles();
   Status WalkMaps();
@@ -59,14 +61,15 @@ class VerifyJob final : public Job {
   void CheckChunk(const Id& root, const LeafRun& run);
   Status VerifyPacks();
   Status AttributeProblems();
+  Status VisitRecords(const Id& root_id, MapReader* maps, const RecordVisitor& visit);
   void AddProblem(Problem problem);
 
   const VerifyOptions options_;
   const RepositoryKeys keys_;
   std::unique_ptr<ChunkIndex> index_;
-  std::unique_ptr<PackFiles> packs_;           // buffered
-  std::map<PackName, uint64_t> pack_bytes_;    // of the packs listed; 0 if unreadable
-  IdSet seen_leaves_;                          // maps share most of theirs
+  std::unique_ptr<PackFiles> packs_;         // buffered
+  std::map<PackName, uint64_t> pack_bytes_;  // of the packs listed; 0 if unreadable
+  IdSet seen_leaves_;                        // maps share most of theirs
   std::mutex mutex_;
   VerifyResult result_;
 };

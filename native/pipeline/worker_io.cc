@@ -76,8 +76,7 @@ Status WorkerIo::Read(File* file, uint64_t offset, std::span<uint8_t> out, IoGro
 Status WorkerIo::Write(File* file, uint64_t offset, std::span<const uint8_t> bytes,
                        IoGroup* group) {
   for (size_t done = 0; done < bytes.size();) {
-    const auto length =
-        static_cast<uint32_t>(std::min<size_t>(kRequestBytes, bytes.size() - done));
+    const auto length = static_cast<uint32_t>(std::min<size_t>(kRequestBytes, bytes.size() - done));
     FIRN_RETURN_IF_ERROR(Submit({.op = IoRequest::Op::kWrite,
                                  .file = file,
                                  .offset = offset + done,

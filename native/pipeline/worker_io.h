@@ -1,7 +1,7 @@
 // One worker's reads and writes, grouped: a group is done when all of its requests are.
 //
-// Belongs to one thread. Requests of a group may be of any number; beyond the queue's depth, submitting waits for room. Time spent waiting
-// is charged to the stage the caller names.
+// Belongs to one thread. Requests of a group may be of any number; beyond the queue's depth,
+// submitting waits for room. Time spent waiting is charged to the stage the caller names.
 #ifndef FIRN_PIPELINE_WORKER_IO_H_
 #define FIRN_PIPELINE_WORKER_IO_H_
 
@@ -18,16 +18,17 @@ namespace firn {
 
 // Requests that are waited for together. Must live until it is done.
 struct IoGroup {
-  uint32_t reads = 0;   // in flight
+  uint32_t reads = 0;  // in flight
   uint32_t writes = 0;
-  Status status;        // the first failure
+  Status status;  // the first failure
 
   bool done() const { return reads + writes == 0; }
 };
 
 class WorkerIo {
  public:
-  // Large requests are split to this: enough to run a disk at its rate, small enough to spread over a queue.
+  // Large requests are split to this: enough to run a disk at its rate, small enough to spread over
+  // a queue.
   static constexpr uint32_t kRequestBytes = 1024 * 1024;
 
   static Result<std::unique_ptr<WorkerIo>> Create(FileSystem& fs, const Tuning& tuning,
@@ -38,8 +39,9 @@ class WorkerIo {
   Status Read(File* file, uint64_t offset, std::span<uint8_t> out, IoGroup* group);
   Status Write(File* file, uint64_t offset, std::span<const uint8_t> bytes, IoGroup* group);
 
-  // Reads through the handle that suits: unbuffered where the mode and the alignment allow. In kAuto, what the kernel has cached is
-  // copied from its cache while the worker is starved: that costs it time, which only then it has to spare.
+  // Reads through the handle that suits: unbuffered where the mode and the alignment allow. In
+  // kAuto, what the kernel has cached is copied from its cache while the worker is starved: that
+  // costs it time, which only then it has to spare.
   Status ReadSource(const SourceFile& source, uint64_t offset, std::span<uint8_t> out,
                     IoGroup* group);
 
@@ -60,11 +62,12 @@ class WorkerIo {
   const IoMode mode_;
   JobStats* const stats_;
   StageClock* const clock_;
-  // The last wait for the source found nothing ready. True at first: then, too, there is nothing to do but wait.
+  // The last wait for the source found nothing ready. True at first: then, too, there is nothing to
+  // do but wait.
   bool starved_ = true;
   std::vector<IoCompletion> completions_;
-  std::vector<IoGroup*> groups_;       // of the request with tag i
-  std::vector<bool> is_read_;          // beside groups_
+  std::vector<IoGroup*> groups_;  // of the request with tag i
+  std::vector<bool> is_read_;     // beside groups_
   std::vector<uint32_t> free_tags_;
 };
 
