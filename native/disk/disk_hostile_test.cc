@@ -312,9 +312,9 @@ TEST_F(HostileTest, FilesOfNoiseAreRefusedOrRaw) {
     const char* signature = round % 3 == 0 ? "vhdxfile" : round % 3 == 1 ? "conectix" : "";
     if (noise.size() > 8) std::copy_n(signature, std::strlen(signature), noise.begin());
     file.Write(0, noise);
-    file.WriteTo(folder_ / "noise.img");
+    file.WriteTo(folder_ / "noise.disk");
     Bytes content;
-    const bool survives = Survives(folder_ / "noise.img", &content);
+    const bool survives = Survives(folder_ / "noise.disk", &content);
     if (round % 3 == 2) {
       EXPECT_TRUE(survives && content == noise);
     } else if (noise.size() > 8) {

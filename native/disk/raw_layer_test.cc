@@ -70,17 +70,17 @@ TEST(RawLayerTest, ANameOfAVirtualDiskIsNeverTakenForRaw) {
 TEST(RawLayerTest, AFormatThatWasNamedIsNotGuessed) {
   TestFolder folder;
   VhdxImage image;
-  image.WriteTo(folder / "disk.img");
-  const auto guessed = MustOpen(folder / "disk.img");
+  image.WriteTo(folder / "disk.bin");
+  const auto guessed = MustOpen(folder / "disk.bin");
   ASSERT_NE(guessed, nullptr);
   EXPECT_EQ(guessed->identity().format, DiskFormat::kVhdx);
   OpenDiskOptions options = Buffered();
   options.format = DiskFormat::kRaw;
-  const auto raw = MustOpen(folder / "disk.img", options);
+  const auto raw = MustOpen(folder / "disk.bin", options);
   ASSERT_NE(raw, nullptr);
-  EXPECT_EQ(raw->size(), std::filesystem::file_size(folder / "disk.img"));
+  EXPECT_EQ(raw->size(), std::filesystem::file_size(folder / "disk.bin"));
   options.format = DiskFormat::kVhd;
-  EXPECT_EQ(OpenError(folder / "disk.img", options).code(), Code::kDiskInvalid);
+  EXPECT_EQ(OpenError(folder / "disk.bin", options).code(), Code::kDiskInvalid);
 }
 
 TEST(RawLayerTest, AnEmptyFileIsNoDisk) {
