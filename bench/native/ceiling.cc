@@ -21,6 +21,7 @@
 #include "chunk/chunker.h"
 #include "chunk/page.h"
 #include "codec/hash.h"
+#include "codec/record.h"
 #include "disk/disk.h"
 #include "io/aligned_buffer.h"
 #include "io/io_queue.h"
@@ -176,7 +177,8 @@ class Kernels {
     CpuTimer timer(&ceiling_->compress_seconds);
     const int length = LZ4_compress_fast_extState(
         lz4_state_.data(), reinterpret_cast<const char*>(content.data()), compressed_.data(),
-        static_cast<int>(content.size()), static_cast<int>(compressed_.size()), 1);
+        static_cast<int>(content.size()), static_cast<int>(compressed_.size()),
+        CompressionOptions{}.level);
     ceiling_->compressed_bytes += static_cast<uint64_t>(length);
   }
 

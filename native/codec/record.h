@@ -41,7 +41,7 @@ struct RecordHeader {
 
 struct CompressionOptions {
   Codec codec = Codec::kLz4;
-  int level = 1;  // zstd level, or LZ4 acceleration
+  int level = 2;  // zstd level, or LZ4 acceleration
 };
 
 // Bytes that a record of `raw_length` may take at most, header included.

@@ -32,6 +32,17 @@ TEST(Crc32cTest, TheFastWayAgreesWithTheTableOnEveryLengthAndAlignment) {
           << "start " << start << " length " << length;
     }
   }
+  // Around the lengths at which the fast way takes several pieces at once.
+  const std::vector<uint8_t> many = random.Bytes(40'000);
+  for (int i = 0; i < 4000; ++i) {
+    const size_t start = random.Below(64);
+    const size_t length = random.OneIn(2) ? random.Below(30'000)
+                                          : random.Between(1, 9) * 1024 + random.Below(20) - 10;
+    const auto piece = std::span(many).subspan(start, length);
+    const auto previous = static_cast<uint32_t>(random.Next());
+    ASSERT_EQ(Crc32c(piece, previous), Crc32cPortable(piece, previous))
+        << "start " << start << " length " << length;
+  }
   const std::vector<uint8_t> large = random.Bytes(1'000'003);
   EXPECT_EQ(Crc32c(large), Crc32cPortable(large));
 }

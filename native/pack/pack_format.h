@@ -54,7 +54,7 @@ struct PackRecord {
 struct PackStripe {
   uint32_t offset = 0;
   uint32_t length = 0;  // with its padding
-  Id hash{};
+  Id hash{};            // of its header and its records' headers, which have checksums of the rest
 };
 
 struct PackTable {

@@ -20,12 +20,14 @@ struct PackWriter::OpenPack {
 void Stripe::Append(const RecordHeader& header) {
   records_.push_back({header.id, static_cast<uint32_t>(used_), header.stored_length,
                       header.raw_length, header.record_class, header.codec, header.flags});
+  headers_.insert(headers_.end(), tail(), tail() + kRecordHeaderBytes);
   used_ += kRecordHeaderBytes + header.stored_length;
   assert(used_ <= memory_.size());
 }
 
 void Stripe::Clear() {
   used_ = kStripeHeaderBytes;
+  headers_.resize(kStripeHeaderBytes);
   records_.clear();
 }
 
@@ -96,7 +98,8 @@ Result<PackWriter::Placement> PackWriter::Place(PackClass pack_class, Stripe* st
     }
   }
   StripeHeader{pack->name, pack_class, static_cast<uint32_t>(offset)}.Encode(bytes);
-  const Id hash = Blake3({bytes, length});
+  std::copy_n(bytes, kStripeHeaderBytes, stripe->headers_.data());
+  const Id hash = Blake3(stripe->headers_);
   {
     std::lock_guard lock(mutex_);
     pack->table.stripes[row].hash = hash;

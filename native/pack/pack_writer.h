@@ -47,6 +47,8 @@ class Stripe {
   friend class PackWriter;
   std::span<uint8_t> memory_;
   size_t used_ = kStripeHeaderBytes;
+  // What the stripe's hash is made of: room for its own header, and its records' headers.
+  std::vector<uint8_t> headers_ = std::vector<uint8_t>(kStripeHeaderBytes);
   std::vector<PackRecord> records_;  // offsets within the stripe
 };
 

@@ -84,9 +84,7 @@ Status PackVerifier::VerifyStripes(const PackName& name, const PackTable& table,
       continue;
     }
     const auto bytes = buffer.memory.span().first(table.stripes[i].length);
-    CheckStripe(name, table.stripes[i], bytes);
-    clock_.Charge(Stage::kHash);
-    CheckRecords(name, table, table.stripes[i], bytes, &next_record);
+    CheckStripe(name, table, table.stripes[i], bytes, &next_record);
     clock_.Charge(Stage::kCompress);
   }
   if (next_record != table.records.size()) {
@@ -102,49 +100,52 @@ void PackVerifier::SkipRecords(const PackTable& table, const PackStripe& stripe,
   while (*next < table.records.size() && table.records[*next].offset < end) ++*next;
 }
 
-void PackVerifier::CheckStripe(const PackName& name, const PackStripe& stripe,
-                               std::span<const uint8_t> bytes) {
-  if (Blake3(bytes) != stripe.hash) {
-    Report(name, Status::Error(Code::kCorruptPack, "a stripe does not match its hash")
-                     .At(name.RelativePath(), stripe.offset)
+void PackVerifier::CheckStripe(const PackName& name, const PackTable& table,
+                               const PackStripe& stripe, std::span<const uint8_t> bytes,
+                               size_t* next) {
+  const auto report = [&](const char* what, uint64_t position) {
+    Report(name, Status::Error(Code::kCorruptPack, what)
+                     .At(name.RelativePath(), stripe.offset + position)
                      .DataLoss());
-    return;
-  }
+  };
   Result<StripeHeader> header = StripeHeader::Decode(bytes);
-  if (header.ok() && header->name == name && header->offset == stripe.offset) return;
-  Report(name, Status::Error(Code::kCorruptPack, "a stripe belongs to another pack or place")
-                   .At(name.RelativePath(), stripe.offset)
-                   .DataLoss());
-}
-
-void PackVerifier::CheckRecords(const PackName& name, const PackTable& table,
-                                const PackStripe& stripe, std::span<const uint8_t> bytes,
-                                size_t* next) {
+  if (!header.ok() || header->name != name || header->offset != stripe.offset) {
+    report("a stripe's header is damaged, or belongs to another pack or place", 0);
+  }
+  headers_.assign(bytes.begin(), bytes.begin() + kStripeHeaderBytes);
+  uint64_t position = kStripeHeaderBytes;
   for (; *next < table.records.size(); ++*next) {
     const PackRecord& record = table.records[*next];
     const uint64_t length = uint64_t{kRecordHeaderBytes} + record.stored_length;
-    if (record.offset < stripe.offset ||
-        !RangeInside(record.offset - stripe.offset, length, stripe.length)) {
-      return;
+    if (record.offset != stripe.offset + position ||
+        !RangeInside(position, length, stripe.length)) {
+      break;
     }
-    const uint8_t* at = bytes.data() + (record.offset - stripe.offset);
-    Result<RecordHeader> header = RecordHeader::Decode(at);
-    Status status = header.ok() ? Status::Ok() : std::move(header).TakeStatus();
-    if (status.ok() &&
-        (header->id != record.id || header->stored_length != record.stored_length ||
-         header->raw_length != record.raw_length || header->record_class != record.record_class ||
-         header->codec != record.codec || header->flags != record.flags)) {
-      status =
-          Status::Error(Code::kCorruptPack, "a record and the pack's table disagree").DataLoss();
-    }
-    if (status.ok()) {
-      content_.resize(record.raw_length);
-      status = decoder_.Decode(*header, {at + kRecordHeaderBytes, record.stored_length}, content_);
-    }
+    const auto record_bytes = bytes.subspan(position, length);
+    headers_.insert(headers_.end(), record_bytes.begin(),
+                    record_bytes.begin() + kRecordHeaderBytes);
+    Status status = CheckRecord(record, record_bytes);
     if (!status.ok()) {
       Report(name, std::move(status).At(name.RelativePath(), record.offset), &record.id);
     }
+    position += length;
   }
+  const auto padding = bytes.subspan(position);
+  if (std::any_of(padding.begin(), padding.end(), [](uint8_t byte) { return byte != 0; })) {
+    report("a stripe holds bytes that belong to no record", position);
+  }
+  if (Blake3(headers_) != stripe.hash) report("a stripe does not match its hash", 0);
+}
+
+Status PackVerifier::CheckRecord(const PackRecord& record, std::span<const uint8_t> bytes) {
+  FIRN_ASSIGN_OR_RETURN(RecordHeader header, RecordHeader::Decode(bytes.data()));
+  if (header.id != record.id || header.stored_length != record.stored_length ||
+      header.raw_length != record.raw_length || header.record_class != record.record_class ||
+      header.codec != record.codec || header.flags != record.flags) {
+    return Status::Error(Code::kCorruptPack, "a record and the pack's table disagree").DataLoss();
+  }
+  content_.resize(record.raw_length);
+  return decoder_.Decode(header, bytes.subspan(kRecordHeaderBytes), content_);
 }
 
 }  // namespace firn

@@ -26,11 +26,11 @@ class PackVerifier {
   explicit PackVerifier(VerifyJob* job) : job_(job), clock_(&job->stats_), decoder_(job->keys_) {}
   Status VerifyStripes(const PackName& name, const PackTable& table, const SourceFile& source);
   Status StartRead(const SourceFile& source, const PackStripe& stripe, Buffer* buffer);
-  void CheckStripe(const PackName& name, const PackStripe& stripe, std::span<const uint8_t> bytes);
-  // Records from `*next` on that lie in the stripe.
-  void CheckRecords(const PackName& name, const PackTable& table, const PackStripe& stripe,
-                    std::span<const uint8_t> bytes, size_t* next);
-  // The same for a stripe that can't be read.
+  // The stripe's own structure and its records, which begin with `*next` and lie back to back.
+  void CheckStripe(const PackName& name, const PackTable& table, const PackStripe& stripe,
+                   std::span<const uint8_t> bytes, size_t* next);
+  Status CheckRecord(const PackRecord& record, std::span<const uint8_t> bytes);
+  // Passes over the records of a stripe that can't be read.
   static void SkipRecords(const PackTable& table, const PackStripe& stripe, size_t* next);
   void Report(const PackName& name, Status status, const Id* id = nullptr);
 
@@ -38,6 +38,7 @@ class PackVerifier {
   StageClock clock_;
   Buffer buffers_[2];
   std::vector<uint8_t> content_;
+  std::vector<uint8_t> headers_;
   std::unique_ptr<WorkerIo> io_;
   RecordDecoder decoder_;
 };

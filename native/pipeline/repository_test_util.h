@@ -91,7 +91,8 @@ class DiskContent {
   }
 
   void WriteImage(const std::string& path, const DiskIdentity& identity) const {
-    CreateDiskOptions options{.identity = identity};
+    CreateDiskOptions options;
+    options.identity = identity;
     options.identity.size = bytes_;
     auto writer = Must(DiskWriter::Create(FileSystem::Default(), path, options));
     for (const auto& [page, content] : pages_) {
@@ -103,7 +104,7 @@ class DiskContent {
   }
 
  private:
-  const uint64_t bytes_;
+  uint64_t bytes_;
   std::map<uint64_t, Bytes> pages_;
 };
 
@@ -138,14 +139,21 @@ inline std::string ImageDifference(const std::string& path, const DiskContent& c
   return "";
 }
 
-// The root of a disk's map, made from the format page alone: no walker, no builder, no job.
-Id ReferenceRoot(const DiskContent& content, const ChunkingParameters& chunking, const Key& id_key);
-
 inline DiskIdentity Identity(DiskFormat format, DiskKind kind = DiskKind::kDynamic) {
   DiskIdentity identity;
   identity.format = format;
   identity.kind = format == DiskFormat::kRaw ? DiskKind::kFixed : kind;
   return identity;
+}
+
+inline CopyOptions CopyOptionsFor(const std::string& source, const std::string& target,
+                                  DiskIdentity identity, uint64_t bytes) {
+  CopyOptions options;
+  options.source_path = source;
+  options.target_path = target;
+  options.target.identity = identity;
+  options.target.identity.size = bytes;
+  return options;
 }
 
 inline Tuning SmallTuning(uint32_t workers = 2, IoBackend backend = IoBackend::kAuto,
@@ -212,21 +220,29 @@ class TestRepository {
     return Run(Options(paths), tuning);
   }
 
-  Status Restore(const Id& root, const std::string& path,
+  Status Restore(const Id& root, const std::string& path, uint64_t bytes,
                  const DiskIdentity& identity = Identity(DiskFormat::kRaw),
                  const Tuning& tuning = SmallTuning(),
                  FileSystem& fs = FileSystem::Default()) const {
+    return RestoreJob(fs, tuning, RestoreOptionsFor(root, path, bytes, identity)).Run();
+  }
+  RestoreOptions RestoreOptionsFor(const Id& root, const std::string& path, uint64_t bytes,
+                                   const DiskIdentity& identity) const {
     RestoreOptions options;
     options.repository = View();
-    options.disks.push_back({root, path, {.identity = identity}});
-    return RestoreJob(fs, tuning, std::move(options)).Run();
+    options.disks.emplace_back();
+    options.disks[0].root = root;
+    options.disks[0].path = path;
+    options.disks[0].create.identity = identity;
+    options.disks[0].create.identity.size = bytes;
+    return options;
   }
 
   // Restores, compares and removes; "" if all is well.
   std::string RestoreDifference(const Id& root, const DiskContent& content,
                                 const Tuning& tuning = SmallTuning()) const {
     const std::string path = folder_ / "restored.raw";
-    const Status status = Restore(root, path, Identity(DiskFormat::kRaw), tuning);
+    const Status status = Restore(root, path, content.bytes(), Identity(DiskFormat::kRaw), tuning);
     std::string difference = status.ok() ? ImageDifference(path, content) : status.ToString();
     std::filesystem::remove(path);
     return difference;
@@ -261,43 +277,6 @@ class TestRepository {
   const Key id_key_;
   std::vector<PackName> condemned_;
 };
-
-// --- The reference map ---
-
-// Section 4 of the format page over one segment's pages.
-inline MapLeaf ReferenceLeaf(const DiskContent& content, uint64_t segment,
-                             const ChunkingParameters& chunking, const RepositoryKeys& keys) {
-  MapLeaf leaf;
-  Bytes open;
-  const auto close = [&] {
-    if (open.empty()) return;
-    leaf.runs.push_back(
-        {static_cast<uint16_t>(open.size() / kPageBytes), false, Blake3Keyed(keys.chunk, open)});
-    open.clear();
-  };
-  for (uint32_t i = 0; i < kSegmentPages; ++i) {
-    const auto page = content.pages().find(segment * kSegmentPages + i);
-    if (page == content.pages().end()) {
-      close();
-      if (leaf.runs.empty() || !leaf.runs.back().hole) leaf.runs.push_back({0, true, {}});
-      ++leaf.runs.back().pages;
-      continue;
-    }
-    open.insert(open.end(), page->second.begin(), page->second.end());
-    // Which page cuts is the walker's own test's to say; here one page alone is walked.
-    ChunkingParameters one = chunking;
-    one.seed = keys.cut_seed;
-    const uint64_t length = open.size() / kPageBytes;
-    const bool at_limit =
-        chunking.fixed ? (i + 1) % chunking.max_pages == 0 : length == chunking.max_pages;
-    if (at_limit ||
-        (!chunking.fixed && length >= chunking.min_pages && PageCuts(one, page->second))) {
-      close();
-    }
-  }
-  close();
-  return leaf;
-}
 
 }  // namespace firn::test
 

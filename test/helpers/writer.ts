@@ -126,7 +126,8 @@ export function encodePack(records: readonly StoredRecord[], options: PackOption
     const row = Buffer.alloc(40);
     row.writeUInt32LE(offset, 0);
     row.writeUInt32LE(stripe.length, 4);
-    blake3(stripe).copy(row, 8);
+    // Both kinds of header have 64 bytes.
+    blake3(Buffer.concat(pieces.map((piece) => piece.subarray(0, 64)))).copy(row, 8);
     stripeRows.push(row);
     parts.push(stripe);
     offset += stripe.length;

@@ -1,0 +1,143 @@
+// Jobs that are cancelled at any moment: they end soon, leave nothing half made, and the next one
+// works.
+#include <chrono>
+#include <thread>
+
+#include "pipeline/repository_test_util.h"
+
+namespace firn {
+namespace {
+
+using test::DiskContent;
+using test::Identity;
+using test::SmallTuning;
+using test::TestRepository;
+
+class CancelTest : public ::testing::Test {
+ protected:
+  CancelTest() : content_(40 * kMiB) {
+    content_.Scatter(&random_, 90);
+    content_.WriteRaw(folder_ / "disk.raw");
+  }
+
+  // Runs the job and cancels it at a random moment of its run.
+  Status RunAndCancel(Job* job) {
+    const auto delay = std::chrono::microseconds(random_.Below(random_.OneIn(3) ? 60'000 : 8'000));
+    std::thread canceller([job, delay] {
+      std::this_thread::sleep_for(delay);
+      job->Cancel();
+    });
+    Status status = job->Run();
+    canceller.join();
+    return status;
+  }
+  static Tuning TuningOf(int round) {
+    return SmallTuning(1 + static_cast<uint32_t>(round) % 3,
+                       round % 2 == 0 ? IoBackend::kAuto : IoBackend::kThreads);
+  }
+
+  test::TestFolder folder_;
+  test::Random random_{211};
+  DiskContent content_;
+};
+
+TEST_F(CancelTest, ABackupLeavesOnlyWholeObjectsAndTheNextOneSucceeds) {
+  int aborted = 0;
+  for (int round = 0; round < 14; ++round) {
+    TestRepository repository(static_cast<uint64_t>(round));
+    {
+      BackupJob job(FileSystem::Default(), TuningOf(round),
+                    repository.Options({folder_ / "disk.raw"}));
+      const Status status = RunAndCancel(&job);
+      ASSERT_TRUE(status.ok() || status.code() == Code::kAborted) << status.ToString();
+      aborted += status.ok() ? 0 : 1;
+    }
+    EXPECT_FALSE(repository.HasPartialFiles());
+    EXPECT_EQ(repository.Problems({}), "") << "what is left is whole";
+    const auto next = repository.Backup({folder_ / "disk.raw"});
+    FIRN_ASSERT_OK(next.status);
+    EXPECT_EQ(repository.Problems({next.root()}), "");
+    if (round % 4 == 0) {
+      EXPECT_EQ(repository.RestoreDifference(next.root(), content_), "");
+    }
+  }
+  EXPECT_GT(aborted, 0) << "nothing was ever cancelled in time";
+}
+
+TEST_F(CancelTest, ARestoreLeavesNoFile) {
+  TestRepository repository;
+  const auto backup = repository.Backup({folder_ / "disk.raw"});
+  FIRN_ASSERT_OK(backup.status);
+  test::TestFolder target;
+  int aborted = 0;
+  for (int round = 0; round < 14; ++round) {
+    const std::string path = target / "back.vhdx";
+    Status status;
+    {
+      RestoreJob job(FileSystem::Default(), TuningOf(round),
+                     repository.RestoreOptionsFor(backup.root(), path, content_.bytes(),
+                                                  Identity(DiskFormat::kVhdx)));
+      status = RunAndCancel(&job);
+    }
+    if (status.ok()) {
+      EXPECT_EQ(test::ImageDifference(path, content_), "");
+      std::filesystem::remove(path);
+    } else {
+      ++aborted;
+      EXPECT_EQ(status.code(), Code::kAborted) << status.ToString();
+    }
+    EXPECT_TRUE(test::FilesBelow(target.path()).empty());
+  }
+  EXPECT_GT(aborted, 0) << "nothing was ever cancelled in time";
+}
+
+TEST_F(CancelTest, ACopyLeavesNoFile) {
+  test::TestFolder target;
+  int aborted = 0;
+  for (int round = 0; round < 14; ++round) {
+    const std::string path = target / "copy.vhdx";
+    Status status;
+    {
+      CopyJob job(FileSystem::Default(), TuningOf(round),
+                  test::CopyOptionsFor(folder_ / "disk.raw", path, Identity(DiskFormat::kVhdx),
+                                       content_.bytes()));
+      status = RunAndCancel(&job);
+    }
+    if (status.ok()) {
+      EXPECT_EQ(test::ImageDifference(path, content_), "");
+      std::filesystem::remove(path);
+    } else {
+      ++aborted;
+      EXPECT_EQ(status.code(), Code::kAborted) << status.ToString();
+    }
+    EXPECT_TRUE(test::FilesBelow(target.path()).empty());
+  }
+  EXPECT_GT(aborted, 0) << "nothing was ever cancelled in time";
+}
+
+TEST_F(CancelTest, AVerificationEndsWithNothingInFlight) {
+  TestRepository repository;
+  const auto backup = repository.Backup({folder_ / "disk.raw"});
+  FIRN_ASSERT_OK(backup.status);
+  int aborted = 0;
+  for (int round = 0; round < 20; ++round) {
+    VerifyJob job(FileSystem::Default(), TuningOf(round),
+                  {repository.View(), {backup.root()}, true});
+    const Status status = RunAndCancel(&job);
+    EXPECT_TRUE(status.ok() || status.code() == Code::kAborted) << status.ToString();
+    aborted += status.ok() ? 0 : 1;
+    EXPECT_EQ(job.result().problem_count, 0u);
+  }
+  EXPECT_GT(aborted, 0) << "nothing was ever cancelled in time";
+}
+
+TEST_F(CancelTest, AJobThatIsCancelledBeforeItRunsDoesNothing) {
+  TestRepository repository;
+  BackupJob job(FileSystem::Default(), SmallTuning(), repository.Options({folder_ / "disk.raw"}));
+  job.Cancel();
+  EXPECT_EQ(job.Run().code(), Code::kAborted);
+  EXPECT_TRUE(repository.Files().empty());
+}
+
+}  // namespace
+}  // namespace firn
