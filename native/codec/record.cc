@@ -1,5 +1,6 @@
 #include "codec/record.h"
 
+#include <algorithm>
 #include <cstring>
 
 // The "fast reset" variant of LZ4 saves clearing 16 KiB of state for each chunk.
@@ -151,7 +152,7 @@ RecordHeader RecordEncoder::Encode(RecordClass record_class, const Id& id,
   header.stored_length = Compress(content, stored);
   header.codec = header.stored_length > 0 ? options_.codec : Codec::kRaw;
   if (header.stored_length == 0) {
-    std::memcpy(stored, content.data(), content.size());
+    std::copy(content.begin(), content.end(), stored);
     header.stored_length = header.raw_length;
   }
   header.stored_crc = Crc32c({stored, header.stored_length});
@@ -179,7 +180,7 @@ Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t
   switch (header.codec) {
     case Codec::kRaw:
       if (stored.size() != out.size()) return Corrupt("a record's lengths do not agree");
-      std::memcpy(out.data(), stored.data(), stored.size());
+      std::copy(stored.begin(), stored.end(), out.begin());
       break;
     case Codec::kLz4: {
       if (stored.size() < kLz4PrefixBytes || LoadLe<uint32_t>(stored.data()) != header.raw_length) {

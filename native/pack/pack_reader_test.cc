@@ -96,14 +96,31 @@ TEST_F(PackReaderTest, AScanIsNotFooledByRecordsInsideRecords) {
 TEST_F(PackReaderTest, AScanLosesTheDamagedRecordAndNoOther) {
   WritePack(RandomContents(40, 2000), {Codec::kRaw, 0});
   for (size_t damaged = 0; damaged < table().records.size(); ++damaged) {
-    const uint64_t header_bit = uint64_t{table().records[damaged].offset} * 8 +
-                                random_.Below(uint64_t{kRecordHeaderBytes} * 8);
-    test::FlipBit(path(), header_bit);
+    const PackRecord& record = table().records[damaged];
     std::vector<PackRecord> expected = table().records;
     expected.erase(expected.begin() + static_cast<ptrdiff_t>(damaged));
-    ExpectSameRecords(Scan().records, expected);
-    test::FlipBit(path(), header_bit);
+    for (uint64_t length : {kRecordHeaderBytes, kRecordHeaderBytes + record.stored_length}) {
+      const uint64_t bit = uint64_t{record.offset} * 8 + random_.Below(length * 8);
+      test::FlipBit(path(), bit);
+      ExpectSameRecords(Scan().records, expected);
+      test::FlipBit(path(), bit);
+    }
   }
+}
+
+TEST_F(PackReaderTest, AHeaderInsideADamagedRecordHidesNoRecordBehindIt) {
+  std::vector<Bytes> contents = RandomContents(30, 2000);
+  // Claims all that follows it as its own stored bytes.
+  RecordHeader liar{.raw_length = 20'000, .stored_length = 20'000};
+  liar.id = random_.Id();
+  Bytes content = random_.Bytes(4096);
+  liar.Encode(&content[1000]);
+  contents.insert(contents.begin() + 5, content);
+  WritePack(contents, {Codec::kRaw, 0});
+  test::FlipBit(path(), uint64_t{table().records[5].offset} * 8);
+  std::vector<PackRecord> expected = table().records;
+  expected.erase(expected.begin() + 5);
+  ExpectSameRecords(Scan().records, expected);
 }
 
 TEST_F(PackReaderTest, AScanOfACutPackFindsWhatIsStillWhole) {

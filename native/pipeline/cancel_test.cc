@@ -64,6 +64,40 @@ TEST_F(CancelTest, ABackupLeavesOnlyWholeObjectsAndTheNextOneSucceeds) {
   EXPECT_GT(aborted, 0) << "nothing was ever cancelled in time";
 }
 
+TEST_F(CancelTest, WhatACancelledBackupFinishedIsNotStoredAgain) {
+  DiskContent content(160 * kMiB);
+  for (uint64_t page = 0; page < content.page_count(); ++page) {
+    content.Set(page, random_.Bytes(kPageBytes));
+  }
+  content.WriteRaw(folder_ / "large.raw");
+  TestRepository repository;
+  uint64_t stored = 0;
+  {
+    BackupJob job(FileSystem::Default(), SmallTuning(),
+                  repository.Options({folder_ / "large.raw"}));
+    std::thread canceller([&] {
+      // A pack and a half.
+      while (job.stats().written_bytes < 96 * kMiB && job.stats().phase != Phase::kDone) {
+        std::this_thread::yield();
+      }
+      job.Cancel();
+    });
+    const Status status = job.Run();
+    canceller.join();
+    ASSERT_EQ(status.code(), Code::kAborted) << status.ToString();
+    stored = job.stats().new_chunks;
+  }
+  ASSERT_FALSE(repository.View().listing.packs.empty());
+  ASSERT_EQ(repository.View().listing.index_runs.size(), 1u);
+  const auto next = repository.Backup({folder_ / "large.raw"});
+  FIRN_ASSERT_OK(next.status);
+  EXPECT_LT(next.stats.new_chunks, next.stats.chunks);
+  EXPECT_GT(next.stats.new_chunks, next.stats.chunks - stored);
+  EXPECT_FALSE(next.result.relied_packs.empty());
+  EXPECT_EQ(repository.Problems({next.root()}), "");
+  EXPECT_EQ(repository.RestoreDifference(next.root(), content), "");
+}
+
 TEST_F(CancelTest, ARestoreLeavesNoFile) {
   TestRepository repository;
   const auto backup = repository.Backup({folder_ / "disk.raw"});

@@ -17,6 +17,21 @@ Status CheckRecordMatches(const RecordHeader& header, const Id& id, const ChunkP
   return Status::Error(Code::kCorruptIndex, "the index points to a place where another record is");
 }
 
+Status CheckLeafFits(const MapLeaf& leaf, const MapNode::Leaf& row, uint64_t segment,
+                     uint64_t disk_bytes) {
+  if (leaf.data_pages() != row.data_pages) {
+    return Status::Error(Code::kCorruptObject, "a map node and its leaf count differently");
+  }
+  uint64_t page = segment * kSegmentPages;
+  for (const LeafRun& run : leaf.runs) {
+    page += run.pages;
+    if (!run.hole && page > DivideUp(disk_bytes, kPageBytes)) {
+      return Status::Error(Code::kCorruptObject, "a map has data beyond the disk's end");
+    }
+  }
+  return Status::Ok();
+}
+
 Status MapReader::ReadRecord(const Id& id, RecordClass record_class,
                              std::vector<uint8_t>* content) {
   const std::optional<ChunkPlace> place = index_->Find(id);
@@ -66,13 +81,8 @@ Status MapReader::VisitLeaves(const MapRoot& root, const LeafVisitor& visit) {
     uint64_t data_pages = 0;
     for (const MapNode::Leaf& leaf_row : node.leaves) {
       const uint64_t segment = uint64_t{row.index} * kNodeLeaves + leaf_row.index;
-      if (segment * kSegmentBytes >= root.disk_bytes) {
-        return Status::Error(Code::kCorruptObject, "a map node has a leaf beyond the disk's end");
-      }
       FIRN_ASSIGN_OR_RETURN(MapLeaf leaf, ReadLeaf(leaf_row.id));
-      if (leaf.data_pages() != leaf_row.data_pages) {
-        return Status::Error(Code::kCorruptObject, "a map node and its leaf count differently");
-      }
+      FIRN_RETURN_IF_ERROR(CheckLeafFits(leaf, leaf_row, segment, root.disk_bytes));
       data_pages += leaf_row.data_pages;
       FIRN_RETURN_IF_ERROR(visit(segment, leaf));
     }

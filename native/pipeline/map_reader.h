@@ -49,6 +49,11 @@ Status MissingRecord(const Id& id, RecordClass record_class);
 // What the index promised must be what the record's own header says.
 Status CheckRecordMatches(const RecordHeader& header, const Id& id, const ChunkPlace& place);
 
+// What a leaf must be in its place: of as many pages as its node says, and hole beyond the disk's
+// end.
+Status CheckLeafFits(const MapLeaf& leaf, const MapNode::Leaf& row, uint64_t segment,
+                     uint64_t disk_bytes);
+
 }  // namespace firn
 
 #endif  // FIRN_PIPELINE_MAP_READER_H_
