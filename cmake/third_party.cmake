@@ -39,8 +39,8 @@ endif()
 
 add_library(firn_third_party STATIC ${BLAKE3_SOURCES} ${XXHASH_SOURCES} ${LZ4_DIR}/lz4.c
   ${XXHASH_DIR}/xxhash.c ${ZSTD_SOURCES})
-# SYSTEM: their warnings are theirs.
-target_include_directories(firn_third_party SYSTEM PUBLIC ${BLAKE3_DIR} ${LZ4_DIR} ${ZSTD_DIR} ${XXHASH_DIR})
+# SYSTEM: their warnings are theirs. xxHash stands before LZ4, which carries an xxhash.h too old for XXH3.
+target_include_directories(firn_third_party SYSTEM PUBLIC ${BLAKE3_DIR} ${XXHASH_DIR} ${LZ4_DIR} ${ZSTD_DIR})
 # zstd carries its own copy of xxHash under a prefix of its own; ours gets another, so that the two do not meet.
 set_source_files_properties(${XXHASH_DIR}/xxhash.c ${XXHASH_SOURCES} PROPERTIES COMPILE_DEFINITIONS XXH_NAMESPACE=FIRN_)
 target_compile_definitions(firn_third_party PRIVATE ZSTD_LEGACY_SUPPORT=0 $<$<BOOL:${MSVC}>:ZSTD_DISABLE_ASM>
