@@ -99,7 +99,7 @@ describe('resolveTuning', () => {
 
 describe('resolveCompression', () => {
   it('has a default level for each codec', () => {
-    expect(resolveCompression()).toEqual({ codec: 'lz4', level: 1 });
+    expect(resolveCompression()).toEqual({ codec: 'lz4', level: 2 });
     expect(resolveCompression({ codec: 'zstd' })).toEqual({ codec: 'zstd', level: 3 });
     expect(resolveCompression({ codec: 'raw' })).toEqual({ codec: 'raw', level: 0 });
   });
