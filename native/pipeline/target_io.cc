@@ -10,15 +10,12 @@ Status TargetIo::Write(uint64_t offset, std::span<const uint8_t> bytes, IoGroup*
   if (bytes.empty()) return Status::Ok();
   extents_.clear();
   FIRN_RETURN_IF_ERROR(target_->MapWrite(offset, bytes.size(), &extents_));
-  File* direct = target_->payload_file();
-  const IoAlignment alignment = direct->alignment();
+  File* unbuffered = target_->payload_file();
   for (const TargetExtent& extent : extents_) {
     const auto piece = bytes.subspan(extent.offset - offset, extent.length);
-    const bool suits = extent.file_offset % alignment.offset == 0 &&
-                       piece.size() % alignment.offset == 0 &&
-                       reinterpret_cast<uintptr_t>(piece.data()) % alignment.memory == 0;
-    FIRN_RETURN_IF_ERROR(
-        io_->Write(suits ? direct : target_->buffered_file(), extent.file_offset, piece, group));
+    const bool direct = MeetsAlignment(*unbuffered, extent.file_offset, piece);
+    FIRN_RETURN_IF_ERROR(io_->Write(direct ? unbuffered : target_->buffered_file(),
+                                    extent.file_offset, piece, group));
   }
   return Status::Ok();
 }

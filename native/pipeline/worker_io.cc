@@ -10,13 +10,13 @@ namespace {
 
 constexpr uint32_t kDepth = 64;
 
-bool Suits(const File& file, uint64_t offset, std::span<const uint8_t> memory) {
+}  // namespace
+
+bool MeetsAlignment(const File& file, uint64_t offset, std::span<const uint8_t> memory) {
   const IoAlignment alignment = file.alignment();
   return offset % alignment.offset == 0 && memory.size() % alignment.offset == 0 &&
          reinterpret_cast<uintptr_t>(memory.data()) % alignment.memory == 0;
 }
-
-}  // namespace
 
 Result<std::unique_ptr<WorkerIo>> WorkerIo::Create(FileSystem& fs, const Tuning& tuning,
                                                    JobStats* stats, StageClock* clock) {
@@ -96,7 +96,7 @@ Status WorkerIo::ReadSource(const SourceFile& source, uint64_t offset, std::span
     const auto piece = out.subspan(done, std::min<size_t>(kRequestBytes, out.size() - done));
     File* file = source.buffered;
     if (mode_ != IoMode::kBuffered && source.direct != nullptr &&
-        Suits(*source.direct, offset + done, piece) &&
+        MeetsAlignment(*source.direct, offset + done, piece) &&
         !(mode_ == IoMode::kAuto && starved_ &&
           source.buffered->IsCached(offset + done, piece.size()))) {
       file = source.direct;

@@ -25,6 +25,10 @@ struct IoGroup {
   bool done() const { return reads + writes == 0; }
 };
 
+// Whether the file's handle can transfer this: always for a buffered one, as its alignment demands
+// for an unbuffered one.
+bool MeetsAlignment(const File& file, uint64_t offset, std::span<const uint8_t> memory);
+
 class WorkerIo {
  public:
   // Large requests are split to this: enough to run a disk at its rate, small enough to spread over
