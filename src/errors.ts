@@ -27,6 +27,7 @@ export type ErrorKind =
   | 'AuthError'
   | 'IoError'
   | 'IntegrityError'
+  | 'HostError'
   | 'PlatformError'
   | 'AbortError'
   | 'InternalError';
@@ -59,6 +60,16 @@ const CODE_TABLE = {
     exit: 2,
     hint: 'Give more digits of the id; "firn list" shows them.',
   },
+  ERR_JOB_INVALID: {
+    kind: 'UsageError',
+    exit: 2,
+    hint: 'Correct the job file at the line that the message names; docs/jobs.md has every member.',
+  },
+  ERR_VM_AMBIGUOUS: {
+    kind: 'UsageError',
+    exit: 2,
+    hint: 'Give the machine\'s id instead of its name; "firn vm list" shows both.',
+  },
   ERR_INCOMPLETE: {
     kind: 'IoError',
     exit: 3,
@@ -75,6 +86,16 @@ const CODE_TABLE = {
     exit: 10,
     hint: 'Run "firn list" to see the points of this repository.',
   },
+  ERR_VM_NOT_FOUND: {
+    kind: 'NotFoundError',
+    exit: 10,
+    hint: 'Run "firn vm list" to see the machines of this host.',
+  },
+  ERR_RUN_NOT_FOUND: {
+    kind: 'NotFoundError',
+    exit: 10,
+    hint: 'Run "firn runs list" to see the runs of this journal.',
+  },
   ERR_PARENT_NOT_FOUND: {
     kind: 'NotFoundError',
     exit: 10,
@@ -85,6 +106,12 @@ const CODE_TABLE = {
     exit: 11,
     retryable: true,
     hint: 'Another program has the file open: back up a checkpoint or a copy, or try again later.',
+  },
+  ERR_VM_BUSY: {
+    kind: 'LockedError',
+    exit: 11,
+    retryable: true,
+    hint: 'Another backup or a migration holds the machine. Wait for it to end, or look at "firn doctor".',
   },
   ERR_REPOSITORY_CHANGED: {
     kind: 'LockedError',
@@ -145,6 +172,63 @@ const CODE_TABLE = {
     kind: 'IntegrityError',
     exit: 30,
     hint: 'The two do not hold the same content. If the source was in use since, compare with a copy of that moment.',
+  },
+  ERR_HOST_UNREACHABLE: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: 'Check that the host is up and that its name, port and credentials are right.',
+  },
+  ERR_HOST_FAILED: {
+    kind: 'HostError',
+    exit: 25,
+    hint: 'The host answered with an error of its own. "firn doctor" looks at what usually causes it.',
+  },
+  ERR_DEADLINE: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: 'The step took longer than the job allows. Raise its deadline, or find out what holds the host up.',
+  },
+  ERR_FREEZE_FAILED: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: 'Look at the guest: its VSS writers or its guest agent. A job may allow less with "consistency: best".',
+  },
+  ERR_CONSISTENCY: {
+    kind: 'HostError',
+    exit: 25,
+    hint: 'The guest cannot promise what the job requires. Mend its backup integration, or let the job require less.',
+  },
+  ERR_CHECKPOINT_FAILED: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: "Look at the host's event log and at the free space beside the disks; then run it again.",
+  },
+  ERR_SHADOW_COPY_FAILED: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: 'Look at the VSS writers ("vssadmin list writers") and at the shadow storage; then run it again.',
+  },
+  ERR_MERGE_FAILED: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: 'The checkpoint still stands. Find what holds its files open, then run "firn reconcile".',
+  },
+  ERR_VOLUME_LOW: {
+    kind: 'HostError',
+    exit: 25,
+    retryable: true,
+    hint: "Free space on the host's volume: a checkpoint grows while the disks are read.",
+  },
+  ERR_JOURNAL: {
+    kind: 'IoError',
+    exit: 20,
+    hint: 'The journal of runs could not be read or written: check --state, its disk and its permissions.',
   },
   ERR_VERSION: {
     kind: 'PlatformError',
@@ -229,6 +313,7 @@ export class LockedError extends FirnError {}
 export class AuthError extends FirnError {}
 export class IoError extends FirnError {}
 export class IntegrityError extends FirnError {}
+export class HostError extends FirnError {}
 export class PlatformError extends FirnError {}
 export class AbortError extends FirnError {}
 export class InternalError extends FirnError {}
@@ -240,6 +325,7 @@ const CLASSES: Readonly<Record<ErrorKind, typeof FirnError>> = {
   AuthError,
   IoError,
   IntegrityError,
+  HostError,
   PlatformError,
   AbortError,
   InternalError,

@@ -17,6 +17,12 @@ const SPEED_TARGETS = [
   { task: 'copy', firn: 'firn-copy', peer: 'qemu-img', factor: 1.5 },
 ];
 
+/**
+ * Tasks whose output is a disk. Firn's is durable when it ends and the peers' may still lie in memory, so these are also compared until
+ * the output is on the disk.
+ */
+const SETTLED_TASKS = ['restore', 'copy'];
+
 /** Smaller-than targets: stored bytes over the three images, at most `factor` of the peer's. */
 const STORED_TARGETS = [
   { firn: 'firn-lz4', peer: 'borg-lz4', factor: 0.85 },
@@ -46,10 +52,15 @@ export function summarise(values) {
   return { median, min: sorted[0], max: sorted.at(-1), values };
 }
 
+/** Until the process ended. */
+const untilExit = (one) => one.seconds;
+/** Until all that it wrote was on the disk. */
+const untilSettled = (one) => one.seconds + one.settleSeconds;
+
 /** Seconds of a contender at a task, by round. */
-function secondsByRound(samples, task, contender) {
+function secondsByRound(samples, task, contender, duration = untilExit) {
   const matching = samples.filter((one) => one.task === task && one.contender === contender);
-  return new Map(matching.map((one) => [one.round, one.seconds]));
+  return new Map(matching.map((one) => [one.round, duration(one)]));
 }
 
 function ratios(above, below) {
@@ -76,12 +87,16 @@ const asFactor = (value) => `${value.toFixed(2)}x`;
 const asPercent = (value) => `${(value * 100).toFixed(0)} %`;
 const asMebibytes = (value) => `${(value / 2 ** 20).toFixed(0)} MiB`;
 
-function judgeSpeed(samples, { task, firn, peer, factor }) {
+function judgeSpeed(samples, { task, firn, peer, factor }, duration) {
   const summary = summarise(
-    ratios(secondsByRound(samples, task, peer), secondsByRound(samples, task, firn)),
+    ratios(
+      secondsByRound(samples, task, peer, duration),
+      secondsByRound(samples, task, firn, duration),
+    ),
   );
+  const until = duration === untilSettled ? ', until written back' : '';
   return verdict(
-    `${TASK_TITLES[task]}, against ${peer}`,
+    `${TASK_TITLES[task]}, against ${peer}${until}`,
     `>= ${factor}x`,
     summary,
     (median) => median >= factor,
@@ -154,7 +169,10 @@ function judgeWide(samples) {
 /** All targets with what was reached; `passed` is undefined where nothing could be measured. */
 export function judge({ samples, ceilings, storedBytes, cores }) {
   return [
-    ...SPEED_TARGETS.map((target) => judgeSpeed(samples, target)),
+    ...SPEED_TARGETS.map((target) => judgeSpeed(samples, target, untilExit)),
+    ...SPEED_TARGETS.filter(({ task }) => SETTLED_TASKS.includes(task)).map((target) =>
+      judgeSpeed(samples, target, untilSettled),
+    ),
     judgeCeiling(samples, ceilings, cores),
     ...STORED_TARGETS.map((target) => judgeStored(storedBytes, target)),
     judgeMemory(samples),

@@ -12,7 +12,7 @@ namespace firn {
 namespace {
 
 constexpr uint64_t kSegmentsPerWorkerMin = 2;
-constexpr uint64_t kSegmentsPerWorkerMax = 8;
+constexpr uint64_t kSegmentsPerWorkerMax = 4;
 
 // Calls `write(first page, pages)` for each run of pages that are present and not zero.
 template <typename Write>

@@ -24,12 +24,6 @@ RestoreMemory PlanMemory(const Tuning& tuning, uint64_t range_buffer, uint64_t o
   const uint64_t least = plan.worker_bytes(range_buffer, output_buffer);
   plan.workers =
       static_cast<uint32_t>(std::clamp<uint64_t>(rest / least, 1, std::max(1u, tuning.workers)));
-  const uint64_t share = rest / plan.workers;
-  while (plan.ranges < 4 &&
-         plan.worker_bytes(range_buffer, output_buffer) + range_buffer + output_buffer <= share) {
-    ++plan.ranges;
-    ++plan.outputs;
-  }
   return plan;
 }
 

@@ -17,12 +17,12 @@ namespace firn {
 struct RestoreMemory {
   static constexpr uint64_t kRangeBytes = 4 * kMiB;   // a read of a pack
   static constexpr uint64_t kOutputBytes = 4 * kMiB;  // decoded, being written
-  static constexpr uint32_t kRangesMin = 2, kOutputsMin = 2;
+  static constexpr uint32_t kRanges = 2, kOutputs = 2;
 
   uint32_t workers = 1;
-  uint32_t ranges = kRangesMin;    // for each worker
-  uint32_t outputs = kOutputsMin;  // for each worker
-  size_t references_max = 0;       // of a window
+  uint32_t ranges = kRanges;    // for each worker
+  uint32_t outputs = kOutputs;  // for each worker
+  size_t references_max = 0;    // of a window
 
   uint64_t worker_bytes(uint64_t range_buffer, uint64_t output_buffer) const {
     return ranges * range_buffer + outputs * output_buffer;

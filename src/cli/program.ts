@@ -8,17 +8,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { IO_MODES, WORKERS_MAX } from '../engine/options.js';
-import { defineBackup } from './commands/backup.js';
-import { defineCopy } from './commands/copy.js';
-import { defineInit } from './commands/init.js';
-import { defineInspect } from './commands/inspect.js';
-import { defineList } from './commands/list.js';
-import { defineRepair } from './commands/repair.js';
-import { defineRescue } from './commands/rescue.js';
-import { defineRestore } from './commands/restore.js';
-import { defineShow } from './commands/show.js';
-import { defineStats } from './commands/stats.js';
-import { defineVerify } from './commands/verify.js';
 import {
   type Action,
   type ActionResult,
@@ -28,6 +17,46 @@ import {
   parse,
   type Register,
 } from './context.js';
+
+/**
+ * The commands in the order of the help. Each is loaded by itself, because loading all of them takes longer than some of them run:
+ * `createProgram` loads the one that is called, and all only for help and mistakes.
+ */
+const COMMANDS: readonly CommandGroup[] = [
+  {
+    title: 'Make and use points:',
+    commands: {
+      init: async () => (await import('./commands/init.js')).defineInit,
+      backup: async () => (await import('./commands/backup.js')).defineBackup,
+      restore: async () => (await import('./commands/restore.js')).defineRestore,
+      verify: async () => (await import('./commands/verify.js')).defineVerify,
+    },
+  },
+  {
+    title: 'Look:',
+    commands: {
+      list: async () => (await import('./commands/list.js')).defineList,
+      show: async () => (await import('./commands/show.js')).defineShow,
+      stats: async () => (await import('./commands/stats.js')).defineStats,
+      inspect: async () => (await import('./commands/inspect.js')).defineInspect,
+    },
+  },
+  {
+    title: 'Convert and mend:',
+    commands: {
+      copy: async () => (await import('./commands/copy.js')).defineCopy,
+      repair: async () => (await import('./commands/repair.js')).defineRepair,
+      rescue: async () => (await import('./commands/rescue.js')).defineRescue,
+    },
+  },
+];
+
+type Define = (program: Command, register: Register) => void;
+
+interface CommandGroup {
+  title: string;
+  commands: Readonly<Record<string, () => Promise<Define>>>;
+}
 
 // Commander wraps a description unless it has indented lines.
 const HELP_BEFORE = `Firn backs up virtual disks (VHDX, VHD, raw) into a deduplicated repository,
@@ -60,10 +89,14 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
-/** The whole program. `run` is called with a command's global options and what to do. */
-export function createProgram(
+/**
+ * The program, with the command that `argv` begins with or, if it begins with anything else, all commands. `run` is called with a
+ * command's global options and what to do.
+ */
+export async function createProgram(
+  argv: readonly string[],
   run: (options: GlobalOptions, action: (context: Context) => ActionResult) => Promise<void>,
-): Command {
+): Promise<Command> {
   const program = new Command('firn')
     .description(HELP_BEFORE)
     .version(packageVersion(), '-V, --version', 'print the version')
@@ -87,14 +120,14 @@ export function createProgram(
       );
     };
 
-  program.commandsGroup('Make and use points:');
-  for (const define of [defineInit, defineBackup, defineRestore, defineVerify])
-    define(program, register);
-  program.commandsGroup('Look:');
-  for (const define of [defineList, defineShow, defineStats, defineInspect])
-    define(program, register);
-  program.commandsGroup('Convert and mend:');
-  for (const define of [defineCopy, defineRepair, defineRescue]) define(program, register);
+  const called = argv[0] ?? '';
+  const isKnown = COMMANDS.some(({ commands }) => Object.hasOwn(commands, called));
+  for (const { title, commands } of COMMANDS) {
+    program.commandsGroup(title);
+    for (const [name, load] of Object.entries(commands)) {
+      if (!isKnown || name === called) (await load())(program, register);
+    }
+  }
   program.commandsGroup('Help:').helpCommand('help [command]', 'print help for a command');
   inheritToAll(program);
   return program;

@@ -4,7 +4,7 @@
  * docs/cli.md is the reference, docs/errors.md lists the codes.
  */
 
-import { CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
 import { firnError, isFirnError } from '../errors.js';
 import { Context } from './context.js';
 import { catchInterrupts } from './interrupt.js';
@@ -32,7 +32,7 @@ export async function runCommandLine(
   );
   let exitCode = 0;
   try {
-    const program = createProgram(async (globals, action) => {
+    const program = await createProgram(argv, async (globals, action) => {
       exitCode = (await action(new Context(output, interrupt.signal, globals))) ?? 0;
     });
     configure(program, output);
@@ -45,7 +45,7 @@ export async function runCommandLine(
   return exitCode;
 }
 
-function configure(command: ReturnType<typeof createProgram>, output: Output): void {
+function configure(command: Command, output: Output): void {
   command.exitOverride();
   command.configureOutput({
     writeOut: (text) => output.text(text.trimEnd()),

@@ -76,9 +76,9 @@ describe('help', () => {
   });
 });
 
-describe('docs/cli.md', () => {
+describe('docs/cli.md', async () => {
   const text = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8');
-  const program = createProgram(async () => {});
+  const program = await createProgram([], async () => {});
 
   it('has a section for each command with a row for each of its options', () => {
     const commands = allCommands(program);

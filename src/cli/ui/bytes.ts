@@ -49,9 +49,9 @@ export function formatRatio(large: number, small: number): string {
   return small > 0 ? `${threeDigits(large / small)}x` : '-';
 }
 
-/** "1,234,567". */
+/** "1,234,567". Loading the locale data for this would take longer than some commands do. */
 export function formatCount(count: number): string {
-  return count.toLocaleString('en-US');
+  return count.toFixed(0).replace(/\B(?=(?:\d{3})+$)/g, ',');
 }
 
 /** "1 pack", "1,234 packs"; the plural is made with an s. */

@@ -3,10 +3,12 @@
  *
  * The input is hostile. Lengths are compared before anything is allocated, and a frame is walked block by block before it is
  * decompressed, so that neither library ever meets a length that the record's header does not have.
+ *
+ * Both libraries are loaded when a record first needs them: most runs need neither, and together they cost a fifth of
+ * the command line's start.
  */
 
-import { decompress as decompressZstd } from 'fzstd';
-import { compressSync, uncompressSync } from 'lz4-napi';
+import { createRequire } from 'node:module';
 
 export type Codec = 'raw' | 'lz4' | 'zstd';
 
@@ -16,10 +18,18 @@ export const CODECS: readonly Codec[] = ['raw', 'lz4', 'zstd'];
 const LZ4_PREFIX_BYTES = 4;
 const ZSTD_MAGIC = 0xfd2fb528;
 
-/** The content as LZ4 stores it, or undefined if that saves less than 3 %. */
+/** Below this, what compression saves is less than what a file occupies anyway. */
+const COMPRESSED_BYTES_MIN = 4096;
+
+const require = createRequire(import.meta.url);
+const lz4 = () => require('lz4-napi') as typeof import('lz4-napi');
+const zstd = () => require('fzstd') as typeof import('fzstd');
+
+/** The content as LZ4 stores it, or undefined if it is small or that saves less than 3 %. */
 export function compressLz4(content: Buffer): Buffer | undefined {
-  const stored = compressSync(content);
-  return stored.length <= content.length - Math.floor((content.length * 3) / 100)
+  if (content.length < COMPRESSED_BYTES_MIN) return undefined;
+  const stored = lz4().compressSync(content);
+  return stored.length <= content.length - Math.ceil((content.length * 3) / 100)
     ? stored
     : undefined;
 }
@@ -43,10 +53,10 @@ function decompressUnchecked(codec: Codec, stored: Buffer, rawLength: number): B
       if (stored.length <= LZ4_PREFIX_BYTES || stored.readUInt32LE(0) !== rawLength) {
         return undefined;
       }
-      return uncompressSync(stored);
+      return lz4().uncompressSync(stored);
     case 'zstd': {
       if (zstdFrameContentBytes(stored) !== rawLength) return undefined;
-      const content = decompressZstd(stored, new Uint8Array(rawLength));
+      const content = zstd().decompress(stored, new Uint8Array(rawLength));
       return Buffer.from(content.buffer, content.byteOffset, content.byteLength);
     }
   }

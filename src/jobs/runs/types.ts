@@ -1,0 +1,156 @@
+/**
+ * What a run over machines is asked for, tells on its way, and records: the words that the run, the journal, the reconciler and the
+ * command line share. Plain data, fit for JSON.
+ */
+
+import type { Consistency } from '../../consistency.js';
+import type { CompressionOptions, TuningOptions } from '../../engine/options.js';
+import type { FirnError } from '../../errors.js';
+import type {
+  ConsistencyPolicy,
+  HostInfo,
+  Leftover,
+  StepName,
+  VmRef,
+} from '../../hosts/host.js';
+import type { PointObject } from '../../repository/format/objects.js';
+import type { BackupSummary } from '../backup.js';
+import type { Progress } from '../run.js';
+
+/** A disk of a machine that is left out, by names or patterns with `*`: of all machines when `vm` is "*". */
+export interface DiskExclusion {
+  vm: string;
+  disk: string;
+}
+
+/** Host paths that begin with `from` are read below `to`; the longest `from` that fits wins. */
+export interface PathMapping {
+  from: string;
+  to: string;
+}
+
+export interface VmBackupOptions extends CompressionOptions {
+  /** Names or ids; undefined means every machine of the host. */
+  vms: readonly string[] | undefined;
+  consistency: ConsistencyPolicy;
+  excludedDisks: readonly DiskExclusion[];
+  freezeDeadlineMs: number;
+  mergeDeadlineMs: number;
+  /** How many batches are under way at once. */
+  parallelVms: number;
+  space: SpacePolicy;
+  map: readonly PathMapping[];
+  /** The job's name, for the record. */
+  job?: string | undefined;
+  tuning?: TuningOptions | undefined;
+  /** Gives the run up: what is captured is released, then the run ends. */
+  signal?: AbortSignal | undefined;
+  onEvent?: ((event: VmEvent) => void) | undefined;
+}
+
+/** When a run is not begun, or is given up, for want of space on the host's volumes. */
+export interface SpacePolicy {
+  /** Never less free than this while a checkpoint stands. */
+  minimumFreeBytes: number;
+  /** How much of a disk is expected to be rewritten in an hour, 0..1. */
+  churnPerHour: number;
+  /** How long a checkpoint is expected to stand. */
+  windowMs: number;
+}
+
+export const VM_BACKUP_DEFAULTS = {
+  consistency: { wanted: 'application', required: 'crash' },
+  freezeDeadlineMs: 60_000,
+  mergeDeadlineMs: 3_600_000,
+  parallelVms: 2,
+  space: { minimumFreeBytes: 2 * 2 ** 30, churnPerHour: 0.05, windowMs: 3_600_000 },
+} as const satisfies Partial<VmBackupOptions>;
+
+/** What happens to one machine, as it happens. */
+export type VmEvent =
+  | { type: 'step'; vm: VmRef; step: StepName; state: 'begun' }
+  | { type: 'step'; vm: VmRef; step: StepName; state: 'done'; elapsedMs: number }
+  | { type: 'step'; vm: VmRef; step: StepName; state: 'failed'; elapsedMs: number; error: FirnError }
+  | { type: 'progress'; vm: VmRef; progress: Progress }
+  /** Less than was wanted, and why; a disk left out; anything that a person must not miss. */
+  | { type: 'warning'; vm: VmRef | undefined; message: string }
+  | { type: 'vm-done'; result: VmResult };
+
+export interface StepTime {
+  step: StepName;
+  /** ISO time. */
+  begun: string;
+  elapsedMs: number;
+}
+
+/** What became of one machine. */
+export interface VmResult {
+  vm: VmRef;
+  /** Undefined if it failed before the seal. */
+  point?: PointObject;
+  consistency?: Consistency;
+  consistencyReason?: string;
+  frozenMs?: number;
+  summary?: BackupSummary;
+  steps: StepTime[];
+  /** Why there is no point. */
+  error?: FirnError;
+  /** Why something of the run is still at the machine; the reconciler goes on with it. */
+  releaseError?: FirnError;
+}
+
+export interface VmBackupResult {
+  run: string;
+  host: HostInfo;
+  vms: VmResult[];
+  warnings: string[];
+  elapsedMs: number;
+}
+
+export type RunState = 'active' | 'done' | 'partial' | 'failed' | 'aborted' | 'dead' | 'reconciled';
+
+/** A run as the journal has it. `dead`: its process is gone and it has not been reconciled. */
+export interface RunRecord {
+  id: string;
+  state: RunState;
+  host: string;
+  repository: string;
+  job?: string;
+  begun: string;
+  ended?: string;
+  vms: (VmRef & { state: 'waiting' | 'captured' | 'sealed' | 'released' | 'failed'; point?: string })[];
+}
+
+export interface StepRecord {
+  vm: VmRef;
+  step: StepName;
+  state: 'begun' | 'done' | 'failed';
+  begun: string;
+  ended?: string;
+  error?: { code: string; message: string };
+  /** True if the reconciler did it, after the run. */
+  reconciled: boolean;
+}
+
+export interface ReconcileOptions {
+  /** Says what would be done. */
+  dryRun?: boolean;
+  /** Takes up a mark that this journal does not know: a run id. */
+  run?: string;
+  mergeDeadlineMs?: number;
+  signal?: AbortSignal;
+  onEvent?: (event: VmEvent) => void;
+}
+
+export interface ReconcileReport {
+  /** Dead runs that were finished, or would be. */
+  runs: {
+    id: string;
+    vms: { vm: VmRef; error?: FirnError }[];
+    /** Points that were never sealed, removed from the repository. */
+    removedPoints: string[];
+    error?: FirnError;
+  }[];
+  /** With a mark of Firn that this journal does not know, or none: named and left alone. */
+  foreign: Leftover[];
+}
