@@ -11,6 +11,7 @@
  * for progress, stopped by an AbortSignal in the options. What they reject with is a FirnError; match on its `code`.
  */
 
+export type { Consistency } from './consistency.js';
 export type {
   Codec,
   DiskFormat,
@@ -33,6 +34,7 @@ export {
   ERROR_CODES,
   type ErrorCode,
   FirnError,
+  HostError,
   IntegrityError,
   InternalError,
   IoError,
@@ -42,6 +44,8 @@ export {
   PlatformError,
   UsageError,
 } from './errors.js';
+export type { Check, Host, Leftover, Vm, VmDisk, VmRef } from './hosts/host.js';
+export { openHost } from './hosts/open.js';
 export {
   type BackedUpDisk,
   type BackupOptions,
@@ -60,6 +64,18 @@ export {
   restore,
 } from './jobs/restore.js';
 export type { JobOptions, Progress, Run } from './jobs/run.js';
+export { Journal } from './jobs/runs/journal.js';
+export { reconcile } from './jobs/runs/reconcile.js';
+export {
+  type ReconcileOptions,
+  type ReconcileReport,
+  VM_BACKUP_DEFAULTS,
+  type VmBackupOptions,
+  type VmBackupResult,
+  type VmEvent,
+  type VmResult,
+} from './jobs/runs/types.js';
+export { backupVms } from './jobs/runs/vm-backup.js';
 export type { TargetFormat } from './jobs/target.js';
 export {
   type VerifyOptions,
@@ -67,7 +83,7 @@ export {
   type VerifyResult,
   verify,
 } from './jobs/verify.js';
-export type { Consistency, PointDisk, PointObject as Point } from './repository/format/objects.js';
+export type { PointDisk, PointObject as Point } from './repository/format/objects.js';
 export { type CreateOptions, Repository } from './repository/repository.js';
 export {
   Rescue,

@@ -14,6 +14,7 @@ import {
   WORKERS_MAX,
 } from '../engine/options.js';
 import { firnError } from '../errors.js';
+import { parseDuration, parsePercent } from '../jobs/settings.js';
 import type { Output } from './ui/output.js';
 import { Progress, type ProgressMode, type ProgressStats } from './ui/progress.js';
 
@@ -58,6 +59,17 @@ export const parse = {
     <Value extends string>(name: string, values: readonly Value[]) =>
     (text: string) =>
       oneOf(name, text, values),
+  duration: (name: string) => (text: string) => parseDuration(text, name),
+  percent: (name: string) => (text: string) => parsePercent(text, name),
+  /** For options that are a text to anyone else: `read` makes of it what it means. */
+  as:
+    <Value>(name: string, read: (text: string, name: string) => Value) =>
+    (text: string) =>
+      read(text, name),
+  /** The same for options that may be given several times. */
+  listAs:
+    <Value>(name: string, read: (text: string, name: string) => Value) =>
+    (text: string, before: Value[] | undefined) => [...(before ?? []), read(text, name)],
   /** For options that may be given several times. */
   list: (text: string, before: string[] | undefined) => [...(before ?? []), text],
 };
@@ -82,6 +94,24 @@ export class Context {
     });
   }
 
+  /** The same with values for options that were not given, which come before the environment: those of a job file. */
+  withFallbacks(options: { repo: string | undefined } & TuningOptions): Context {
+    const { repo, memory, workers } = this.#options;
+    return new Context(this.output, this.signal, {
+      ...this.#options,
+      ...definedOf({
+        repo: repo ?? options.repo,
+        memory: memory ?? options.memoryBytes,
+        workers: workers ?? options.workers,
+      }),
+    });
+  }
+
+  get progressMode(): ProgressMode {
+    const { progress } = this.#options;
+    return progress ?? fromEnvironment('FIRN_PROGRESS', readProgressMode) ?? 'auto';
+  }
+
   get tuning(): TuningOptions {
     const { memory, workers, io } = this.#options;
     return {
@@ -103,17 +133,22 @@ export class Context {
       onProgress: (stats: ProgressStats) => void;
     }) => PromiseLike<Result>,
   ): Promise<Result> {
-    const mode =
-      this.#options.progress ??
-      fromEnvironment('FIRN_PROGRESS', parse.oneOf('FIRN_PROGRESS', PROGRESS_MODES)) ??
-      'auto';
-    const progress = new Progress(this.output, mode, label);
+    const progress = new Progress(this.output, this.progressMode, label);
     try {
       return await job({ signal: this.signal, onProgress: (stats) => progress.update(stats) });
     } finally {
       progress.close();
     }
   }
+}
+
+const readProgressMode = parse.oneOf('FIRN_PROGRESS', PROGRESS_MODES);
+
+/** The members that have a value. */
+export function definedOf<Members extends object>(members: Members) {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
+    [Name in keyof Members]?: Exclude<Members[Name], undefined>;
+  };
 }
 
 function fromEnvironment<Value>(name: string, read: (text: string) => Value): Value | undefined {

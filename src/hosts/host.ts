@@ -186,11 +186,7 @@ export interface Host {
   /** Splits machines into groups that must be captured together; one each where nothing forces more. */
   batches(vms: readonly Vm[]): Vm[][];
   /** Captures a batch. One outcome for each request, in order; never rejects for a machine's sake. `mark` is markOf(run). */
-  capture(
-    batch: readonly CaptureRequest[],
-    mark: string,
-    steps: Steps,
-  ): Promise<CaptureOutcome[]>;
+  capture(batch: readonly CaptureRequest[], mark: string, steps: Steps): Promise<CaptureOutcome[]>;
   /**
    * Ends all that bears the mark at these machines: thaws, merges checkpoints and waits for the merge, drops shadow copies, and confirms
    * that no layer of the mark is in any chain. `mergeDeadlineMs` is for each machine. A machine that is gone has nothing left.
@@ -219,4 +215,9 @@ export function markOf(run: string): string {
 /** The run whose mark stands in `text` (a checkpoint's name, a file's name), or undefined. */
 export function runOfMark(text: string): string | undefined {
   return /(?<![0-9a-z])firn-([0-9a-f]{32})(?![0-9a-f])/.exec(text)?.[1];
+}
+
+/** `text` as it would be without a mark: the name of what bears it. */
+export function withoutMark(text: string): string {
+  return text.replace(/[-_. ]?(?<![0-9a-z])firn-[0-9a-f]{32}(?![0-9a-f])/, '');
 }

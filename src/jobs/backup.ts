@@ -34,6 +34,8 @@ export interface DiskSource extends OpenDiskOptions {
   path: string;
   /** The disk's name in the point; the file's name without its extension when not given. */
   name?: string | undefined;
+  /** PointDisk.fileBytes. */
+  fileBytes?: number | undefined;
 }
 
 export interface BackupOptions extends JobOptions, CompressionOptions {
@@ -54,6 +56,8 @@ export interface BackedUpDisk {
   identity: DiskIdentity;
   /** Bytes of pages that are not zero. */
   dataBytes: number;
+  /** PointDisk.fileBytes. */
+  fileBytes?: number;
 }
 
 export interface BackupResult {
@@ -63,6 +67,14 @@ export interface BackupResult {
   /** How often the work was done: more than once only if a collection came between. */
   attempts: number;
   summary: BackupSummary;
+}
+
+/** What a run over machines adds to a backup: what the point says of the capture, and the record of the stages. */
+export interface MachineBackup {
+  /** Asked for when the point is about to be sealed. */
+  describe(): Pick<PointObject, 'vm' | 'consistency' | 'method' | 'host' | 'capture'>;
+  aroundRead<Result>(read: (signal: AbortSignal) => Promise<Result>): Promise<Result>;
+  aroundSeal<Result>(seal: () => Promise<Result>): Promise<Result>;
 }
 
 /** The account of a backup. Ratios are undefined where nothing was stored. Bytes new and stored are of all attempts. */
@@ -95,10 +107,20 @@ export function backup(repository: Repository, options: BackupOptions): Run<Back
   return startRun(options, (session) => runBackup(repository, options, session));
 }
 
+/** Backs up the frozen disks of a machine, whatever a host has captured. */
+export function backupMachine(
+  repository: Repository,
+  options: BackupOptions,
+  machine: MachineBackup,
+): Run<BackupResult> {
+  return startRun(options, (session) => runBackup(repository, options, session, machine));
+}
+
 async function runBackup(
   repository: Repository,
   options: BackupOptions,
   session: RunSessionOptions,
+  machine?: MachineBackup,
 ): Promise<BackupResult> {
   const created = new Date();
   const sources = resolveSources(options.disks);
@@ -117,8 +139,11 @@ async function runBackup(
     store: options.dryRun !== true,
   };
   const store = async (view: NativeBackup['repository'], attempt: number) => {
-    const started = engine.startBackup({ ...native, repository: view, attempt });
-    return tally.add(await runSession(started, session));
+    const read = async (signal = session.signal) => {
+      const started = engine.startBackup({ ...native, repository: view, attempt });
+      return tally.add(await runSession(started, { ...session, signal }));
+    };
+    return machine === undefined ? read() : machine.aroundRead(read);
   };
 
   if (options.dryRun === true) {
@@ -139,13 +164,15 @@ async function runBackup(
         created: created.toISOString(),
         consistency: 'crash',
         method: 'files',
+        host: hostname(),
+        ...machine?.describe(),
         run,
         attempt,
         disks: describeDisks(sources, stored).map(pointDisk),
-        host: hostname(),
         firn: engine.version(),
         stats: pointStats(tally.summary(describeDisks(sources, stored))),
       }),
+      ...(machine !== undefined && { aroundSeal: machine.aroundSeal }),
     },
     session.signal,
   );
@@ -157,6 +184,7 @@ async function runBackup(
 interface ResolvedSource {
   path: string;
   name: string;
+  fileBytes: number | undefined;
   open: ReturnType<typeof resolveOpenDisk>;
 }
 
@@ -175,7 +203,7 @@ export function resolveSources(disks: readonly (string | DiskSource)[]): Resolve
     }
     const name = source.name ?? freeName(taken, diskNameOf(file));
     taken.add(name.toLowerCase());
-    return { path: file, name, open: resolveOpenDisk(source) };
+    return { path: file, name, fileBytes: source.fileBytes, open: resolveOpenDisk(source) };
   });
 }
 
@@ -205,13 +233,21 @@ function diskNameOf(file: string): string {
 }
 
 function describeDisks(sources: readonly ResolvedSource[], stored: NativeBackupResult) {
-  return sources.map(({ name, path: file }, index): BackedUpDisk => {
+  return sources.map(({ name, path: file, fileBytes }, index): BackedUpDisk => {
     const { root, identity, dataBytes } = stored.disks[index] as NativeBackupResult['disks'][0];
-    return { name, path: file, root, identity, dataBytes };
+    return {
+      name,
+      path: file,
+      root,
+      identity,
+      dataBytes,
+      ...(fileBytes !== undefined && { fileBytes }),
+    };
   });
 }
 
-function pointDisk({ name, path: source, root, identity }: BackedUpDisk): PointObject['disks'][0] {
+function pointDisk(disk: BackedUpDisk): PointObject['disks'][0] {
+  const { name, path: source, root, identity, fileBytes } = disk;
   const { sizeBytes, format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId } =
     identity;
   return {
@@ -220,6 +256,7 @@ function pointDisk({ name, path: source, root, identity }: BackedUpDisk): PointO
     sizeBytes,
     root,
     identity: { format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId },
+    ...(fileBytes !== undefined && { fileBytes }),
   };
 }
 

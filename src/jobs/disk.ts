@@ -9,6 +9,7 @@ import { loadEngine, throwIfAborted } from '../engine/engine.js';
 import { integerIn, type OpenDiskOptions, resolveOpenDisk } from '../engine/options.js';
 import { firnError } from '../errors.js';
 import { readSteadily } from '../repository/commit.js';
+import { disksOf } from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
 import { chooseDisks } from './restore.js';
 
@@ -104,7 +105,7 @@ export async function openPoint(
   if (chosen === undefined || others.length > 0) {
     throw firnError(
       'ERR_INVALID_ARGUMENT',
-      `Expected the name of one of the ${point.disks.length} disks of point ${point.id}`,
+      `Expected the name of one of the ${disksOf(point).length} disks of point ${point.id}`,
     );
   }
   return new Disk(

@@ -5,20 +5,27 @@
  * before the first is written.
  */
 
-import { mkdir, stat } from 'node:fs/promises';
+import { mkdir, truncate } from 'node:fs/promises';
 import path from 'node:path';
 import type { DiskIdentity, NativeRepository, NativeStats } from '../engine/binding.js';
 import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine.js';
 import { oneOf, resolveTuning, type TuningOptions } from '../engine/options.js';
 import { firnError, fromFileSystem } from '../errors.js';
 import { readSteadily } from '../repository/commit.js';
-import type { PointDisk, PointObject } from '../repository/format/objects.js';
+import {
+  disksOf,
+  filesOf,
+  type PointDisk,
+  type PointObject,
+} from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
 import { type JobOptions, type Run, startRun } from './run.js';
 import {
   extensionOf,
   formatOfPath,
+  meansFile,
   originalFormat,
+  statOf,
   TARGET_FORMATS,
   type TargetFormat,
   targetIdentity,
@@ -51,6 +58,8 @@ export interface RestoredDisk {
 export interface RestoreResult {
   point: PointObject;
   disks: RestoredDisk[];
+  /** Files of the machine's configuration, when all of a point was restored into a folder. */
+  files: { name: string; path: string }[];
   stats: NativeStats;
 }
 
@@ -69,18 +78,54 @@ async function runRestore(
   const point = await repository.resolvePoint(options.point);
   const chosen = chooseDisks(point, options.disk);
   const disks = await planTargets(chosen, options);
-  if (options.force !== true) await refuseExisting(disks);
+  const withFiles = options.disk === undefined && (await isFolder(options.to));
+  const files = withFiles ? planFiles(point, options.to) : [];
+  if (options.force !== true) await refuseExisting([...disks, ...files]);
   const engine = loadEngine();
-  const targets = disks.map(({ root, path: file, identity }) => ({ root, path: file, identity }));
+  const targets = [...disks, ...files].map(({ root, path: file, identity }) => ({
+    root,
+    path: file,
+    identity,
+  }));
   let overwrite = options.force === true;
   const { stats } = await readSteadily(repository, async (view) => {
-    for (const disk of disks) await checkSize(view, disk);
+    for (const disk of [...disks, ...files]) await checkSize(view, disk);
     const started = engine.startRestore({ repository: view, tuning, disks: targets, overwrite });
     // A second round meets what the first one left.
     overwrite = true;
     return runSession(started, session);
   });
-  return { point, disks, stats };
+  for (const file of files) await cutToLength(file);
+  return {
+    point,
+    disks,
+    files: files.map(({ name, path: file }) => ({ name, path: file })),
+    stats,
+  };
+}
+
+/** The machine's configuration files, beside its disks, under the names that they had. */
+function planFiles(point: PointObject, to: string): (RestoredDisk & { fileBytes: number })[] {
+  return filesOf(point).map(({ name, root, identity, sizeBytes, fileBytes }) => ({
+    name,
+    path: path.join(path.resolve(to), name),
+    root,
+    identity: targetIdentity({ ...identity, sizeBytes }, 'raw'),
+    fileBytes,
+  }));
+}
+
+/** A file was stored padded to whole pages. */
+async function cutToLength(file: { path: string; fileBytes: number }): Promise<void> {
+  try {
+    await truncate(file.path, file.fileBytes);
+  } catch (error) {
+    throw fromFileSystem(error, 'truncate', 'ERR_WRITE');
+  }
+}
+
+async function isFolder(file: string): Promise<boolean> {
+  return (await statOf(path.resolve(file)))?.isDirectory() === true;
 }
 
 /** A point and its map have the same size to say; if not, one of them is not what was written. */
@@ -96,7 +141,7 @@ async function checkSize(repository: NativeRepository, disk: RestoredDisk): Prom
 
 /** The disks of a point, or the one of that name. ERR_NOT_FOUND if it has none such. */
 export function chooseDisks(point: PointObject, name: string | undefined): PointDisk[] {
-  if (name === undefined) return point.disks;
+  if (name === undefined) return disksOf(point);
   const disk = point.disks.find((each) => each.name === name);
   if (disk !== undefined) return [disk];
   throw firnError(
@@ -137,26 +182,10 @@ async function planTargets(
   });
 }
 
-async function meansFile(to: string): Promise<boolean> {
-  const existing = await statOf(to);
-  if (existing !== undefined) return !existing.isDirectory();
-  return !/[/\\]$/.test(to) && formatOfPath(to) !== undefined;
-}
-
 async function refuseExisting(disks: readonly RestoredDisk[]): Promise<void> {
   for (const disk of disks) {
     if ((await statOf(disk.path)) !== undefined) {
       throw firnError('ERR_EXISTS', `${disk.path} exists`, { path: disk.path });
     }
-  }
-}
-
-async function statOf(file: string) {
-  try {
-    return await stat(file);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') return undefined;
-    throw fromFileSystem(error, 'stat', 'ERR_READ');
   }
 }

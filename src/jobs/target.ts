@@ -5,9 +5,10 @@
  */
 
 import { randomUUID } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { DiskIdentity } from '../engine/binding.js';
-import { firnError } from '../errors.js';
+import { firnError, fromFileSystem } from '../errors.js';
 
 /** 'vhdx-fixed' makes a fixed VHDX; the others are fixed if the original was, and dynamic otherwise. */
 export const TARGET_FORMATS = ['raw', 'vhd', 'vhdx', 'vhdx-fixed'] as const;
@@ -85,5 +86,23 @@ export function targetIdentity(original: DiskIdentity, format: TargetFormat): Di
             : VHDX_BLOCK_BYTES_DEFAULT,
         diskId,
       };
+  }
+}
+
+/** True if `to` means one image, false if it means a folder: by what is there, else by its name. */
+export async function meansFile(to: string): Promise<boolean> {
+  const existing = await statOf(to);
+  if (existing !== undefined) return !existing.isDirectory();
+  return !/[/\\]$/.test(to) && formatOfPath(to) !== undefined;
+}
+
+/** What is at a path, or undefined if nothing is. */
+export async function statOf(file: string) {
+  try {
+    return await stat(file);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') return undefined;
+    throw fromFileSystem(error, 'stat', 'ERR_READ');
   }
 }

@@ -14,7 +14,7 @@ import { resolveTuning, type TuningOptions } from '../engine/options.js';
 import { type FirnError, firnError, isFirnError } from '../errors.js';
 import { ignoreDamage, isQuiet, mayHaveMoved } from '../repository/commit.js';
 import { newId } from '../repository/format/names.js';
-import type { PointObject } from '../repository/format/objects.js';
+import { disksOf, type PointObject } from '../repository/format/objects.js';
 import type { Repository, RepositoryView } from '../repository/repository.js';
 import { type DiskSource, resolveSources } from './backup.js';
 import { type JobOptions, type Run, startRun } from './run.js';
@@ -180,10 +180,11 @@ async function compareSource(
     );
   }
   const disks = resolveSources(source);
-  if (disks.length !== point.disks.length) {
+  const expected = disksOf(point);
+  if (disks.length !== expected.length) {
     throw firnError(
       'ERR_INVALID_ARGUMENT',
-      `Expected ${point.disks.length} disks, in the point's order, but received ${disks.length}`,
+      `Expected ${expected.length} disks, in the point's order, but received ${disks.length}`,
     );
   }
   const result = await runSession(
@@ -199,7 +200,7 @@ async function compareSource(
     }),
     session,
   );
-  return point.disks.flatMap((disk, index) => {
+  return expected.flatMap((disk, index) => {
     const { root } = result.disks[index] as (typeof result.disks)[0];
     if (root === disk.root) return [];
     const path = (disks[index] as (typeof disks)[0]).path;

@@ -28,6 +28,8 @@ export interface CommitSteps<Stored extends StoredRun> {
   store(repository: NativeRepository, attempt: number): Promise<Stored>;
   /** The point for what was stored, with an id never used before. */
   point(stored: Stored, attempt: number): PointObject;
+  /** Goes round the sealing of a stored point, for those who record it. */
+  aroundSeal?<Result>(seal: () => Promise<Result>): Promise<Result>;
 }
 
 export interface Commit<Stored> {
@@ -53,15 +55,20 @@ export async function commitRun<Stored extends StoredRun>(
       const view = await repository.view();
       const stored = await unlessGone(repository, view, () => steps.store(view.native, attempt));
       if (stored === undefined) continue;
-      const point = steps.point(stored, attempt);
-      pending.push(point.id);
-      await repository.writePending(point);
-      // Only now: until the new one stands, the old one keeps its chunks alive.
-      if (pending.length > 1) await repository.removePending(pending.shift() as string);
-      throwIfAborted(signal);
-      if (!(await standsFirm(repository, view, [...stored.packs, ...stored.reliedPacks]))) continue;
-      await repository.seal(point);
-      return { stored, point, attempts: attempt + 1 };
+      const seal = async () => {
+        const point = steps.point(stored, attempt);
+        pending.push(point.id);
+        await repository.writePending(point);
+        // Only now: until the new one stands, the old one keeps its chunks alive.
+        if (pending.length > 1) await repository.removePending(pending.shift() as string);
+        throwIfAborted(signal);
+        const packs = [...stored.packs, ...stored.reliedPacks];
+        if (!(await standsFirm(repository, view, packs))) return undefined;
+        await repository.seal(point);
+        return point;
+      };
+      const point = await (steps.aroundSeal?.(seal) ?? seal());
+      if (point !== undefined) return { stored, point, attempts: attempt + 1 };
     }
     throw firnError(
       'ERR_REPOSITORY_CHANGED',

@@ -14,7 +14,7 @@ import { throwIfAborted } from '../engine/engine.js';
 import { type FirnError, firnError, fromFileSystem, isFirnError } from '../errors.js';
 import { deriveKeys } from '../repository/format/keys.js';
 import { packFile } from '../repository/format/names.js';
-import type { PointDisk, PointObject } from '../repository/format/objects.js';
+import { disksOf, type PointDisk, type PointObject } from '../repository/format/objects.js';
 import { decodeRecord, RECORD_HEADER_BYTES } from '../repository/format/record.js';
 import { Repository } from '../repository/repository.js';
 import {
@@ -332,8 +332,8 @@ async function collectPlaces(
 function chooseDisk(point: PointObject, name: string | undefined): PointDisk {
   const names = point.disks.map((disk) => `"${disk.name}"`).join(', ');
   const disk =
-    name === undefined && point.disks.length === 1
-      ? point.disks[0]
+    name === undefined && disksOf(point).length === 1
+      ? disksOf(point)[0]
       : point.disks.find((each) => each.name === name);
   if (disk !== undefined) return disk;
   throw name === undefined

@@ -1,7 +1,7 @@
 /** `firn list`: the points of a repository, oldest first. Reads the points alone and loads no addon. */
 
 import type { Command } from 'commander';
-import type { PointObject } from '../../repository/format/objects.js';
+import { disksOf, type PointObject } from '../../repository/format/objects.js';
 import type { Context, Register } from '../context.js';
 import { formatBytes } from '../ui/bytes.js';
 import { formatTime, table } from '../ui/text.js';
@@ -49,8 +49,8 @@ function pointTable(points: readonly PointObject[]): string[] {
     point.id.slice(0, ID_DIGITS),
     formatTime(point.created),
     point.vm.name,
-    String(point.disks.length),
-    formatBytes(point.disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
+    String(disksOf(point).length),
+    formatBytes(disksOf(point).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
     statText(point, 'dataBytes'),
     statText(point, 'storedBytes'),
     point.consistency,

@@ -5,12 +5,12 @@
  * is listed, and the exit code is 3.
  */
 
-import { mkdir, stat } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { firnError, fromFileSystem } from '../../errors.js';
-import { formatOfPath } from '../../jobs/target.js';
-import type { PointObject } from '../../repository/format/objects.js';
+import { meansFile } from '../../jobs/target.js';
+import { disksOf, type PointObject } from '../../repository/format/objects.js';
 import type { RescueProgress, RescueResult } from '../../rescue/rescue.js';
 import type { Context, Register } from '../context.js';
 import { formatBytes, formatCount } from '../ui/bytes.js';
@@ -70,7 +70,7 @@ async function rescueRestore(context: Context, selector: string, flags: RescueFl
 
 /** What to write where: one disk to a file, or each disk to a file in a folder. */
 async function planTargets(point: PointObject, { to, disk }: RescueFlags) {
-  const names = disk === undefined ? point.disks.map(({ name }) => name) : [disk];
+  const names = disk === undefined ? disksOf(point).map(({ name }) => name) : [disk];
   if (await meansFile(to)) {
     if (names.length === 1) return [{ disk: names[0] as string, to }];
     throw firnError(
@@ -84,14 +84,6 @@ async function planTargets(point: PointObject, { to, disk }: RescueFlags) {
     throw fromFileSystem(error, 'create', 'ERR_WRITE');
   }
   return names.map((name) => ({ disk: name, to: join(to, `${name}.raw`) }));
-}
-
-async function meansFile(to: string): Promise<boolean> {
-  try {
-    return !(await stat(to)).isDirectory();
-  } catch {
-    return !/[/\\]$/.test(to) && formatOfPath(to) !== undefined;
-  }
 }
 
 function statsOf({ phase, done, total }: RescueProgress, elapsedSeconds: number): ProgressStats {

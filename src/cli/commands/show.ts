@@ -1,7 +1,12 @@
 /** `firn show`: one point, all of it. Loads no addon. */
 
 import type { Command } from 'commander';
-import type { PointDisk, PointObject } from '../../repository/format/objects.js';
+import {
+  disksOf,
+  filesOf,
+  type PointDisk,
+  type PointObject,
+} from '../../repository/format/objects.js';
 import type { Context, Register } from '../context.js';
 import { formatBytes } from '../ui/bytes.js';
 import { fields, formatTime, printable } from '../ui/text.js';
@@ -41,7 +46,10 @@ function describePoint(point: PointObject): string[] {
       '  ',
     ),
   ];
-  for (const disk of point.disks) lines.push(...describeDisk(disk));
+  for (const disk of disksOf(point)) lines.push(...describeDisk(disk));
+  for (const file of filesOf(point)) {
+    lines.push(`  file ${printable(file.name)} (${formatBytes(file.fileBytes)})`);
+  }
   return lines;
 }
 

@@ -2,7 +2,7 @@
  * Where a command's words go: results on standard output, progress and complaints on standard error.
  *
  * With --json, standard output carries JSON alone: one document for a query, and for a run one object a line, each with a message_type
- * (status, error, summary). Sizes are integers of bytes, times are RFC 3339, durations are seconds; fields are only ever added.
+ * (status, error, summary; for machines also step, warning and vm). Sizes are integers of bytes, times are RFC 3339, durations are seconds; fields are only ever added.
  * A reader that goes away (EPIPE) ends the output and not the work: a backup whose log was piped into `head` still seals its point.
  */
 
@@ -14,6 +14,9 @@ export interface OutputStream extends TextStream {
   write(text: string): unknown;
   on(event: 'error', listener: (error: NodeJS.ErrnoException) => void): unknown;
 }
+
+/** The message_type of a JSON line; docs/cli.md says what each has. */
+export type MessageType = 'status' | 'step' | 'warning' | 'error' | 'vm' | 'summary';
 
 export interface OutputOptions {
   json: boolean;
@@ -55,7 +58,7 @@ export class Output {
   }
 
   /** One JSON line of a run; nothing without --json. */
-  message(type: 'status' | 'summary' | 'error', value: object): void {
+  message(type: MessageType, value: object): void {
     if (this.json) this.document({ message_type: type, ...value });
   }
 
@@ -64,9 +67,18 @@ export class Output {
     if (!this.json && !this.quiet) this.#complain([line]);
   }
 
-  /** A defect or a failure after which the command goes on. */
-  problem(problem: { code: string; message: string; path?: string; offset?: number; op?: string }) {
-    if (this.json) this.message('error', { error: problem });
+  /** Something that a person must not miss, though nothing failed; also with --quiet. `members` are for JSON. */
+  warning(line: string, members: object = {}): void {
+    if (this.json) this.message('warning', { message: line, ...members });
+    else this.#complain([`${paint(this.stderr, 'yellow', 'warning:')} ${printable(line)}`]);
+  }
+
+  /** A defect or a failure after which the command goes on. `members` are for JSON. */
+  problem(
+    problem: { code: string; message: string; path?: string; offset?: number; op?: string },
+    members: object = {},
+  ): void {
+    if (this.json) this.message('error', { error: problem, ...members });
     else
       this.#complain([
         `${paint(this.stderr, 'red', problem.code)} ${printable(describe(problem))}`,

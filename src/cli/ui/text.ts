@@ -11,6 +11,7 @@ import { styleText } from 'node:util';
 export interface TextStream {
   isTTY?: boolean;
   columns?: number;
+  rows?: number;
 }
 
 type Style = 'bold' | 'dim' | 'red' | 'yellow' | 'green';

@@ -6,13 +6,7 @@
 import type { Consistency } from '../../consistency.js';
 import type { CompressionOptions, TuningOptions } from '../../engine/options.js';
 import type { FirnError } from '../../errors.js';
-import type {
-  ConsistencyPolicy,
-  HostInfo,
-  Leftover,
-  StepName,
-  VmRef,
-} from '../../hosts/host.js';
+import type { ConsistencyPolicy, HostInfo, Leftover, StepName, VmRef } from '../../hosts/host.js';
 import type { PointObject } from '../../repository/format/objects.js';
 import type { BackupSummary } from '../backup.js';
 import type { Progress } from '../run.js';
@@ -70,7 +64,14 @@ export const VM_BACKUP_DEFAULTS = {
 export type VmEvent =
   | { type: 'step'; vm: VmRef; step: StepName; state: 'begun' }
   | { type: 'step'; vm: VmRef; step: StepName; state: 'done'; elapsedMs: number }
-  | { type: 'step'; vm: VmRef; step: StepName; state: 'failed'; elapsedMs: number; error: FirnError }
+  | {
+      type: 'step';
+      vm: VmRef;
+      step: StepName;
+      state: 'failed';
+      elapsedMs: number;
+      error: FirnError;
+    }
   | { type: 'progress'; vm: VmRef; progress: Progress }
   /** Less than was wanted, and why; a disk left out; anything that a person must not miss. */
   | { type: 'warning'; vm: VmRef | undefined; message: string }
@@ -118,7 +119,10 @@ export interface RunRecord {
   job?: string;
   begun: string;
   ended?: string;
-  vms: (VmRef & { state: 'waiting' | 'captured' | 'sealed' | 'released' | 'failed'; point?: string })[];
+  vms: (VmRef & {
+    state: 'waiting' | 'captured' | 'sealed' | 'released' | 'failed';
+    point?: string;
+  })[];
 }
 
 export interface StepRecord {

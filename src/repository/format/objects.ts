@@ -5,12 +5,15 @@
  * names that are to become file names. Members that this version does not know stay in the object, untyped, and are ignored.
  */
 
+import { CONSISTENCIES, type Consistency } from '../../consistency.js';
 import { type FirnError, firnError } from '../../errors.js';
 import { isId, isPackName } from './names.js';
 
 export const FORMAT_VERSION = 1;
 const TEXT_LENGTH_MAX = 4096;
 const DISKS_MAX = 1024;
+const STEPS_MAX = 1000;
+const FILE_BYTES_MAX = 4 * 2 ** 30;
 const PACKS_MAX = 1_000_000;
 const SEGMENT_PAGES = 2048;
 
@@ -33,9 +36,6 @@ export interface GenerationObject {
   token: string;
 }
 
-/** What the guest had promised when its disks were frozen. */
-export type Consistency = 'application' | 'filesystem' | 'crash';
-
 export interface PointIdentity {
   format: 'raw' | 'vhd' | 'vhdx';
   kind: 'fixed' | 'dynamic' | 'differencing';
@@ -54,6 +54,27 @@ export interface PointDisk {
   /** The id of the map's root: the content id of the disk. */
   root: string;
   identity: PointIdentity;
+  /**
+   * Makes it a file of the machine's configuration instead of a disk: its length, of which sizeBytes is the next multiple of a page. The
+   * name is the file's.
+   */
+  fileBytes?: number;
+}
+
+/** How a running machine was captured. */
+export interface PointCapture {
+  /** The run over machines that this was a part of; its mark bore this id. */
+  run: string;
+  job?: string;
+  wanted: Consistency;
+  required: Consistency;
+  /** Why less than was wanted was reached. */
+  reason?: string;
+  frozenAt: string;
+  frozenMs?: number;
+  hostKind: string;
+  hostVersion: string;
+  steps: { step: string; begun: string; elapsedMs: number }[];
 }
 
 export interface PointObject {
@@ -70,6 +91,19 @@ export interface PointObject {
   host?: string;
   firn?: string;
   stats?: Record<string, unknown>;
+  capture?: PointCapture;
+}
+
+/** The disks of a point, without the machine's files. */
+export function disksOf(point: PointObject): PointDisk[] {
+  return point.disks.filter((disk) => disk.fileBytes === undefined);
+}
+
+/** The files of the machine's configuration. */
+export function filesOf(point: PointObject): (PointDisk & { fileBytes: number })[] {
+  return point.disks.filter((disk) => disk.fileBytes !== undefined) as (PointDisk & {
+    fileBytes: number;
+  })[];
 }
 
 export interface CondemnedObject {
@@ -108,7 +142,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
   need(point, 'id', (value) => value === id);
   need(point, 'vm', isVm);
   need(point, 'created', isTime);
-  need(point, 'consistency', isOneOf('application', 'filesystem', 'crash'));
+  need(point, 'consistency', isConsistency);
   need(point, 'method', isText);
   need(point, 'run', isHex(32));
   need(point, 'attempt', isInteger(0, 0xffff));
@@ -116,6 +150,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
   allow(point, 'host', isText);
   allow(point, 'firn', isText);
   allow(point, 'stats', isMembers);
+  allow(point, 'capture', isCapture);
   const { disks } = point as unknown as PointObject;
   if (new Set(disks.map((disk) => disk.name.toLowerCase())).size !== disks.length) {
     throw corrupt('a point whose disks do not have different names');
@@ -241,8 +276,34 @@ function isDisk(value: unknown): boolean {
       root: isHex(64),
       identity: isIdentity,
     },
-    { source: isText },
+    { source: isText, fileBytes: isInteger(0, FILE_BYTES_MAX) },
   );
+}
+
+function isConsistency(value: unknown): boolean {
+  return CONSISTENCIES.some((consistency) => consistency === value);
+}
+
+function isCapture(value: unknown): boolean {
+  const isStep = (step: unknown) =>
+    has(step, { step: isText, begun: isTime, elapsedMs: isDuration });
+  return has(
+    value,
+    {
+      run: isHex(32),
+      wanted: isConsistency,
+      required: isConsistency,
+      frozenAt: isTime,
+      hostKind: isText,
+      hostVersion: isText,
+      steps: isArrayOf(isStep, STEPS_MAX),
+    },
+    { job: isText, reason: isText, frozenMs: isDuration },
+  );
+}
+
+function isDuration(value: unknown): boolean {
+  return typeof value === 'number' && value >= 0 && Number.isFinite(value);
 }
 
 function isIdentity(value: unknown): boolean {
