@@ -159,8 +159,10 @@ function removeOrphans() {
   for (const entry of readdirSync(join(ROOT, 'dist'), { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const path = join(entry.parentPath ?? entry.path, entry.name);
-    const stem = relative(join(ROOT, 'dist'), path).replace(/\.(d\.ts|js|js\.map)$/, '');
-    if (!existsSync(join(ROOT, 'src', `${stem}.ts`))) rmSync(path);
+    const name = relative(join(ROOT, 'dist'), path);
+    const stem = name.replace(/\.(d\.ts|js|js\.map)$/, '');
+    // What is not compiled was copied under its own name.
+    if (!existsAny(join(ROOT, 'src', `${stem}.ts`), join(ROOT, 'src', name))) rmSync(path);
   }
 }
 

@@ -16,9 +16,7 @@ namespace firn {
 struct BackupMemory {
   static constexpr uint64_t kStripeBytesMin = 4 * kMiB;
   static constexpr uint64_t kMapStripeBytes = 2 * kMiB;
-  // More hides no latency that these do not, and memory has its price: where a hypervisor takes
-  // free pages back, each page that a process touches costs a fault in the host (measured: a tenth
-  // of a second for 60 MiB).
+  // More hides no latency that these do not, and memory that is touched has its price.
   static constexpr uint32_t kSegmentsMax = 3;
   static constexpr uint32_t kStripesMax = 2;
 
