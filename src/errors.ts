@@ -60,6 +60,11 @@ const CODE_TABLE = {
     exit: 2,
     hint: 'Give more digits of the id; "firn list" shows them.',
   },
+  ERR_POINT_HELD: {
+    kind: 'UsageError',
+    exit: 2,
+    hint: 'Release it with "firn release", or pass --force to forget it all the same.',
+  },
   ERR_JOB_INVALID: {
     kind: 'UsageError',
     exit: 2,

@@ -85,6 +85,11 @@ export class Context {
     this.#options = options;
   }
 
+  /** Whether one was given. */
+  get hasRepository(): boolean {
+    return Boolean(this.#options.repo ?? process.env.FIRN_REPOSITORY);
+  }
+
   /** The repository's folder. */
   get repository(): string {
     const path = this.#options.repo ?? process.env.FIRN_REPOSITORY;

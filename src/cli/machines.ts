@@ -9,8 +9,10 @@ import { firnError, isFirnError } from '../errors.js';
 import type { Host, VmRef } from '../hosts/host.js';
 import type { Journal } from '../jobs/runs/journal.js';
 import { stateFolder } from '../jobs/runs/state-folder.js';
+import type { RunRecord } from '../jobs/runs/types.js';
 import type { Output } from './ui/output.js';
 import { printable } from './ui/text.js';
+import { refOf } from './ui/vm-progress.js';
 
 /** So many digits of a run's or a point's id are shown where there is little room. */
 export const ID_DIGITS = 8;
@@ -25,7 +27,7 @@ export interface StateFlags {
 
 export function addHostOption(command: Command): Command {
   return command.addOption(
-    new Option('--host <spec>', 'hyperv, hyperv:wsman://NAME, lab:DIR, qemu:DIR (or FIRN_HOST)'),
+    new Option('--host <host>', 'where they run: hyperv, lab:DIR, ... (or FIRN_HOST)'),
   );
 }
 
@@ -75,6 +77,16 @@ export async function withJournal<Result>(
   }
 }
 
+/** The run whose id begins so, or undefined if the journal has none. */
+export function findRun(journal: Journal, id: string): RunRecord | undefined {
+  try {
+    return journal.run(id).run;
+  } catch (error) {
+    if (isFirnError(error) && error.code === 'ERR_RUN_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
 /** Names of machines for a sentence: "web, db and 3 more". */
 export function nameList(vms: readonly VmRef[], shown = 5): string {
   const names = vms.slice(0, shown).map(({ name }) => name);
@@ -88,6 +100,6 @@ export function reportFailure(output: Output, error: unknown, vm?: VmRef): void 
   const { code, message, hint } = known;
   // Most messages begin with the machine's name; not those of the engine.
   const text = vm === undefined || message.startsWith(vm.name) ? message : `${vm.name}: ${message}`;
-  output.problem({ code, message: text }, { vm, error: known.toJSON() });
+  output.problem({ code, message: text }, { vm: vm && refOf(vm), error: known.toJSON() });
   if (hint !== undefined) output.note(`      ${printable(hint)}`);
 }

@@ -42,6 +42,25 @@ const COMMANDS: readonly CommandGroup[] = [
     },
   },
   {
+    title: 'Keep and forget:',
+    commands: {
+      forget: async () => (await import('./commands/forget.js')).defineForget,
+      hold: async () => (await import('./commands/hold.js')).defineHold,
+      release: async () => (await import('./commands/hold.js')).defineRelease,
+      tag: async () => (await import('./commands/tag.js')).defineTag,
+    },
+  },
+  {
+    title: 'Machines:',
+    commands: {
+      vm: async () => (await import('./commands/vm.js')).defineVm,
+      runs: async () => (await import('./commands/runs.js')).defineRuns,
+      reconcile: async () => (await import('./commands/reconcile.js')).defineReconcile,
+      doctor: async () => (await import('./commands/doctor.js')).defineDoctor,
+      lab: async () => (await import('./commands/lab.js')).defineLab,
+    },
+  },
+  {
     title: 'Convert and mend:',
     commands: {
       copy: async () => (await import('./commands/copy.js')).defineCopy,
@@ -59,29 +78,39 @@ interface CommandGroup {
 }
 
 // Commander wraps a description unless it has indented lines.
-const HELP_BEFORE = `Firn backs up virtual disks (VHDX, VHD, raw) into a deduplicated repository,
-and gives back every point whole and checked.
+const HELP_BEFORE = `Firn backs up running virtual machines and their disks (VHDX, VHD, raw) into a
+deduplicated repository, and gives back every point whole and checked.
 
 Quick start:
   firn init /backup                                    make a repository
   firn backup -r /backup --vm web --disk web.vhdx      make a restore point
   firn verify -r /backup --read-data                   check every stored byte
-  firn restore -r /backup latest:web --to /restored    get its disks back`;
+  firn restore -r /backup latest:web --to /restored    get its disks back
+
+Running machines:
+  firn doctor --host hyperv                            what could be in the way
+  firn vm list --host hyperv                           which there are
+  firn backup -r /backup --host hyperv web db          a point of each
+  firn reconcile                                       after a crash: clean up`;
 
 const HELP_AFTER = `
 A POINT is an id, the unique beginning of one, "latest", or "latest:VM".
 A SIZE is bytes, or 64K, 1M, 2GiB (powers of 1024), or 10MB (powers of 1000).
+A HOST is hyperv (this computer), hyperv:wsman://COMPUTER, hyperv:ssh://USER@COMPUTER,
+qemu:DIR, or lab:DIR (see firn lab).
 
 Environment:
   FIRN_REPOSITORY  the repository, when --repo is not given
+  FIRN_HOST        the host, when --host is not given
+  FIRN_STATE       the folder with the journal of runs, when --state is not given
   FIRN_MEMORY, FIRN_WORKERS, FIRN_IO, FIRN_PROGRESS  as the options of that name
   FIRN_ADDON       the native engine's file, instead of the one that was built
   NO_COLOR         no colours
 
 Exit codes:
   0 done   1 failed   2 usage   3 done in part   10 not found   11 in use, try again
-  12 not allowed   20 read or write failed   30 damaged data   40 not on this
-  platform or version   70 defect in Firn   130 interrupted
+  12 not allowed   20 read or write failed   25 the host failed   30 damaged data
+  40 not on this platform or version   70 defect in Firn   130 interrupted
   docs/errors.md has a section for every error code.`;
 
 export function packageVersion(): string {

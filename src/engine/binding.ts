@@ -101,10 +101,20 @@ export interface NativeTuning {
 
 export type Codec = 'raw' | 'lz4' | 'zstd';
 
+/**
+ * What an incremental backup of a disk starts from: the map of an earlier point, and every byte that differs from it (written, zeroed or
+ * unmapped since; more is only slower). Ranges may overlap, come in any order and reach beyond the disk's end; what a resize changes need
+ * not be among them. The root is the one that a full backup would give.
+ */
+export interface NativeBackupBase {
+  root: string;
+  ranges: [offset: number, length: number][];
+}
+
 export interface NativeBackup {
   repository: NativeRepository;
   tuning: NativeTuning;
-  disks: { path: string; open: NativeOpenDisk }[];
+  disks: { path: string; open: NativeOpenDisk; base?: NativeBackupBase }[];
   run: string; // 32 hex digits
   attempt: number;
   codec: Codec;
@@ -113,10 +123,16 @@ export interface NativeBackup {
 }
 
 export interface NativeBackupResult {
-  disks: { root: string; identity: DiskIdentity; dataBytes: number }[];
+  disks: {
+    root: string;
+    identity: DiskIdentity;
+    dataBytes: number;
+    changedBytes?: number; // with a base that was used: what was said to have changed, in whole pages
+    baseRefused?: string; // why the base, or a part of it, was not used and the disk read instead
+  }[];
   packs: string[]; // written, in order of completion
   indexRuns: string[]; // written, file names in index/
-  reliedPacks: string[]; // packs of earlier runs that chunks were found in
+  reliedPacks: string[]; // packs of earlier runs that the point needs, those of unchanged segments included
   stats: NativeStats;
 }
 

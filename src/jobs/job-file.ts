@@ -66,7 +66,8 @@ const JOB_SCHEMA = z.strictObject(
   },
 );
 
-const MEMBER_NAMES = Object.keys(JOB_SCHEMA.shape);
+/** The names of all members, as docs/jobs.md has them. */
+export const JOB_MEMBERS: readonly string[] = Object.keys(JOB_SCHEMA.shape);
 
 /**
  * Reads and checks a job file. Throws ERR_JOB_INVALID, whose message has a line "FILE:LINE:COLUMN: what" for each mistake, or what kept the
@@ -143,7 +144,7 @@ interface Problem {
 function problemsOf(issue: z.core.$ZodIssue): Problem[] {
   if (issue.code !== 'unrecognized_keys') return [{ message: issue.message, path: issue.path }];
   return issue.keys.map((key) => {
-    const similar = mostSimilar(key, MEMBER_NAMES);
+    const similar = mostSimilar(key, JOB_MEMBERS);
     const hint = similar === undefined ? '' : `; did you mean "${similar}"?`;
     return { message: `Unknown member "${key}"${hint}`, path: issue.path, member: key };
   });
@@ -171,7 +172,8 @@ function invalid(
   problems: readonly { offset: number; message: string }[],
   lineCounter?: LineCounter,
 ): FirnError {
-  const lines = problems.slice(0, PROBLEMS_SHOWN).map(({ offset, message }) => {
+  const inOrder = problems.toSorted((first, second) => first.offset - second.offset);
+  const lines = inOrder.slice(0, PROBLEMS_SHOWN).map(({ offset, message }) => {
     const { line, col } = lineCounter?.linePos(offset) ?? { line: 1, col: 1 };
     return `${file}:${Math.max(1, line)}:${Math.max(1, col)}: ${message}`;
   });
@@ -179,7 +181,7 @@ function invalid(
   if (rest > 0) lines.push(`... and ${rest} more`);
   return firnError('ERR_JOB_INVALID', lines.join('\n'), {
     path: file,
-    offset: problems[0]?.offset,
+    offset: inOrder[0]?.offset,
   });
 }
 
@@ -263,18 +265,30 @@ function mostSimilar(name: string, candidates: readonly string[]): string | unde
   return least <= Math.max(name.length, found.length) / 3 ? found : undefined;
 }
 
-/** How many letters have to be added, left out or replaced to make one of the other. */
+/** How many letters have to be added, left out, replaced or swapped with their neighbour to make one of the other. */
 function editDistance(first: string, second: string): number {
   // A name from a hostile file may be long; what is far longer than any member is like none of them.
   if (first.length > 64) return first.length;
-  let row = Array.from({ length: second.length + 1 }, (_, index) => index);
-  for (const [index, letter] of [...first].entries()) {
-    const next = [index + 1];
+  const rows = [Array.from({ length: second.length + 1 }, (_, column) => column)];
+  const at = (row: number, column: number) => rows[row]?.[column] ?? 0;
+  for (let row = 1; row <= first.length; row += 1) {
+    rows.push([row]);
     for (let column = 1; column <= second.length; column += 1) {
-      const replaced = (row[column - 1] ?? 0) + (letter === second[column - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[column] ?? 0) + 1, (next[column - 1] ?? 0) + 1));
+      const isSame = first[row - 1] === second[column - 1];
+      const isSwapped =
+        row > 1 &&
+        column > 1 &&
+        first[row - 1] === second[column - 2] &&
+        first[row - 2] === second[column - 1];
+      rows[row]?.push(
+        Math.min(
+          at(row - 1, column - 1) + (isSame ? 0 : 1),
+          at(row - 1, column) + 1,
+          at(row, column - 1) + 1,
+          isSwapped ? at(row - 2, column - 2) + 1 : Number.POSITIVE_INFINITY,
+        ),
+      );
     }
-    row = next;
   }
-  return row[second.length] ?? 0;
+  return at(first.length, second.length);
 }

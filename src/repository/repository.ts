@@ -26,7 +26,9 @@ import {
   GENERATION_NAME,
   isId,
   isIndexFile,
+  isLabelName,
   isUnfinished,
+  labelName,
   newId,
   type ObjectFolder,
   packOfFile,
@@ -36,10 +38,12 @@ import {
   type ConfigObject,
   encodeObject,
   FORMAT_VERSION,
+  type LabelObject,
   type PointObject,
   parseCondemned,
   parseConfig,
   parseGeneration,
+  parseLabel,
   parsePoint,
 } from './format/objects.js';
 import { decodeRecord, encodeRecord } from './format/record.js';
@@ -198,6 +202,43 @@ export class Repository {
   }
 
   /**
+   * Takes a sealed point away, durably; its chunks are a later collection's to clear. Labels are not looked at: that, and the order in which
+   * it is safe, is forgetPoint's.
+   */
+  async removePoint(id: string): Promise<void> {
+    if (isId(id)) await this.store.delete(`points/${id}`);
+  }
+
+  /** Names of all labels, "POINT-LABEL". */
+  async labels(): Promise<string[]> {
+    return (await this.store.list('labels')).filter(isLabelName).sort();
+  }
+
+  /** A label by its name. ERR_NOT_FOUND, ERR_CORRUPT_OBJECT, ERR_VERSION. */
+  async readLabel(name: string): Promise<LabelObject> {
+    const path = `labels/${name}`;
+    const content = await this.#get(path);
+    return withPath(path, () => parseLabel(content, name));
+  }
+
+  /** Writes a label, durably. */
+  async writeLabel(label: LabelObject): Promise<void> {
+    const name = `labels/${labelName(label)}`;
+    try {
+      await this.#putNew(name, label);
+    } catch (error) {
+      if (!isCode(error, 'ERR_NOT_FOUND') || !(this.store instanceof DirectoryStore)) throw error;
+      // The folder is younger than format version 1.
+      await this.store.prepare(['labels']);
+      await this.#putNew(name, label);
+    }
+  }
+
+  async removeLabel(name: string): Promise<void> {
+    await this.store.delete(`labels/${name}`);
+  }
+
+  /**
    * The generation's token; empty before the first collection. If it is damaged, a token that equals no other: who cannot tell whether it
    * moved must look whether packs went, which is always right.
    */
@@ -283,6 +324,7 @@ export class Repository {
     for (const folder of ['points', 'pending', 'condemned'] as const) {
       for (const id of await this.listIds(folder)) names.push(`${folder}/${id}`);
     }
+    for (const label of await this.labels()) names.push(`labels/${label}`);
     return names;
   }
 
@@ -295,6 +337,7 @@ export class Repository {
       points: () => this.readPoint(id),
       pending: () => this.readPending(id),
       condemned: () => this.#readCondemned(id),
+      labels: () => this.readLabel(id),
     }[folder];
     if (check === undefined) throw firnError('ERR_INTERNAL', `${name} is not an object's name`);
     try {

@@ -31,6 +31,7 @@ describe('creating a repository', () => {
       'condemned',
       'config',
       'index',
+      'labels',
       'packs',
       'pending',
       'points',

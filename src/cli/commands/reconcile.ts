@@ -7,14 +7,15 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
-import { firnError, isFirnError } from '../../errors.js';
+import { type FirnError, firnError } from '../../errors.js';
 import type { Leftover } from '../../hosts/host.js';
 import type { Journal } from '../../jobs/runs/journal.js';
-import type { ReconcileReport } from '../../jobs/runs/types.js';
-import { type Context, parse, type Register } from '../context.js';
+import type { ReconcileReport, VmEvent } from '../../jobs/runs/types.js';
+import { type Context, definedOf, parse, type Register } from '../context.js';
 import {
   addHostOption,
   addStateOption,
+  findRun,
   type HostFlags,
   hostSpec,
   ID_DIGITS,
@@ -37,6 +38,8 @@ interface ReconcileFlags extends HostFlags, StateFlags {
 
 interface HostReport extends ReconcileReport {
   host: string;
+  /** Why nothing could be done on this host. */
+  error?: FirnError;
 }
 
 export function defineReconcile(program: Command, register: Register): void {
@@ -57,14 +60,21 @@ export function defineReconcile(program: Command, register: Register): void {
 const readMergeDeadline = parse.duration('--merge-deadline');
 
 async function reconcileHosts(context: Context, flags: ReconcileFlags) {
+  const round = () => withJournal(flags, (journal) => oneRound(context, journal, flags));
   if (flags.every === undefined) {
-    const reports = await withJournal(flags, (journal) => oneRound(context, journal, flags));
+    const reports = await round();
+    tell(context, reports, flags);
     return judge(reports, flags);
   }
+  let saidBefore = '';
   while (!context.signal.aborted) {
     try {
-      const reports = await withJournal(flags, (journal) => oneRound(context, journal, flags));
-      judge(reports, flags);
+      const reports = await round();
+      // Said once, and again when it changes: a log that repeats itself is not read.
+      const found = JSON.stringify(reports);
+      const isNews = found !== saidBefore && reports.some(hasNews);
+      if (context.output.json || isNews) tell(context, reports, flags);
+      saidBefore = found;
     } catch (error) {
       if (context.signal.aborted) break;
       reportFailure(context.output, error);
@@ -75,35 +85,41 @@ async function reconcileHosts(context: Context, flags: ReconcileFlags) {
   return 0;
 }
 
-/** Reconciles every host that is concerned, and says what came of it. */
+function hasNews({ runs, foreign, error }: HostReport): boolean {
+  return runs.length > 0 || foreign.length > 0 || error !== undefined;
+}
+
+/** Reconciles every host that is concerned; one that does not answer keeps no other one waiting. */
 async function oneRound(
   context: Context,
   journal: Journal,
   flags: ReconcileFlags,
 ): Promise<HostReport[]> {
   const { reconcile } = await import('../../jobs/runs/reconcile.js');
+  const { asFirnError } = await import('../../jobs/runs/steps.js');
   const { hosts, run } = await concerned(journal, flags);
   const { dryRun, mergeDeadline: mergeDeadlineMs } = flags;
   const reports: HostReport[] = [];
   const progress = new VmProgress(context.output, context.progressMode);
+  const onEvent = (event: VmEvent) => progress.handle(event);
+  const options = {
+    ...definedOf({ dryRun, run, mergeDeadlineMs }),
+    signal: context.signal,
+    onEvent,
+  };
   try {
     for (const spec of hosts) {
       if (context.signal.aborted) throw firnError('ERR_ABORTED', 'Reconciling was given up');
-      const report = await withHost(spec, (host) =>
-        reconcile(host, journal, {
-          ...(dryRun === undefined ? {} : { dryRun }),
-          ...(run === undefined ? {} : { run }),
-          ...(mergeDeadlineMs === undefined ? {} : { mergeDeadlineMs }),
-          signal: context.signal,
-          onEvent: (event) => progress.handle(event),
-        }),
-      );
-      reports.push({ host: spec, ...report });
+      try {
+        const report = await withHost(spec, (host) => reconcile(host, journal, options));
+        reports.push({ host: spec, ...report });
+      } catch (failure) {
+        reports.push({ host: spec, runs: [], foreign: [], error: asFirnError(failure) });
+      }
     }
   } finally {
     progress.close();
   }
-  tell(context, reports, dryRun === true);
   return reports;
 }
 
@@ -114,7 +130,7 @@ async function concerned(journal: Journal, flags: ReconcileFlags) {
     return { hosts: spec === undefined ? journal.unfinishedHosts() : [spec], run: undefined };
   }
   const { checkRunId } = await import('../../jobs/runs/reconcile.js');
-  const known = knownRun(journal, flags.run);
+  const known = findRun(journal, flags.run);
   if (known === undefined) return { hosts: [requiredHost(flags)], run: checkRunId(flags.run) };
   if (known.state === 'active') {
     throw firnError('ERR_VM_BUSY', `The run ${known.id} is under way: its process lives`, {
@@ -125,52 +141,52 @@ async function concerned(journal: Journal, flags: ReconcileFlags) {
   return { hosts: [known.host], run: undefined };
 }
 
-function knownRun(journal: Journal, id: string) {
-  try {
-    return journal.run(id).run;
-  } catch (error) {
-    if (isFirnError(error) && error.code === 'ERR_RUN_NOT_FOUND') return undefined;
-    throw error;
-  }
-}
-
-function tell({ output }: Context, reports: readonly HostReport[], dryRun: boolean): void {
-  output.message('summary', { dryRun, hosts: reports });
+function tell({ output }: Context, reports: readonly HostReport[], flags: ReconcileFlags): void {
+  const verb = flags.dryRun === true ? 'would be' : 'is';
   const runs = reports.flatMap((report) => report.runs);
   for (const { id, vms, removedPoints, error } of runs) {
     const short = id.slice(0, ID_DIGITS);
     for (const { vm, error: failure } of vms) {
       if (failure !== undefined) reportFailure(output, failure, vm);
-      else
-        output.text(`run ${short}: ${printable(vm.name)} ${dryRun ? 'would be' : 'is'} released`);
+      else output.text(`run ${short}: ${printable(vm.name)} ${verb} released`);
     }
     for (const point of removedPoints) {
-      const verb = dryRun ? 'would be' : 'is';
       output.text(`run ${short}: point ${point.slice(0, ID_DIGITS)} ${verb} removed, never sealed`);
     }
     if (error !== undefined) reportFailure(output, error);
   }
-  if (runs.length === 0) output.text('nothing to finish');
+  const failures = reports.flatMap(({ error }) => (error === undefined ? [] : [error]));
+  // The only one is what the command ends with.
+  const isLastWord = flags.every === undefined && reports.length === 1;
+  if (!isLastWord) for (const error of failures) reportFailure(output, error);
+  if (runs.length === 0 && failures.length === 0) output.text('nothing to finish');
   output.text(...reports.flatMap(({ foreign }) => foreign).map(foreignLine));
+  output.message('summary', { dryRun: flags.dryRun === true, hosts: reports });
 }
 
 /** A line for what is on a host and no run of this journal's. */
-export function foreignLine({ kind, name, vm, mark, detail }: Leftover): string {
+function foreignLine({ kind, name, vm, mark, detail }: Leftover): string {
   const at = vm === undefined ? '' : ` at ${vm.name}`;
   const whose = mark === undefined ? "not Firn's" : `of a run that this journal does not know`;
   const more = detail === undefined ? '' : ` (${detail})`;
   return printable(`left alone: ${kind} ${name}${at}, ${whose}${more}`);
 }
 
-/** 0, or ERR_INCOMPLETE when something of a run is still there. */
+/** 0, or what to end with when something of a run is still there. */
 function judge(reports: readonly HostReport[], { dryRun }: ReconcileFlags): number {
-  if (dryRun === true) return 0;
+  const [first] = reports;
+  if (reports.length === 1 && first?.error !== undefined) throw first.error;
   const runs = reports.flatMap((report) => report.runs);
   const open = runs.filter(
     ({ vms, error }) => error !== undefined || vms.some((vm) => vm.error !== undefined),
   );
-  if (open.length === 0) return 0;
-  throw firnError('ERR_INCOMPLETE', `${formatNumberOf(open.length, 'run')} could not be finished`, {
+  const away = reports.filter(({ error }) => error !== undefined);
+  if (away.length === 0 && (open.length === 0 || dryRun === true)) return 0;
+  const parts = [
+    ...(open.length > 0 ? [`${formatNumberOf(open.length, 'run')} could not be finished`] : []),
+    ...(away.length > 0 ? [`${formatNumberOf(away.length, 'host')} could not be looked at`] : []),
+  ];
+  throw firnError('ERR_INCOMPLETE', parts.join('; '), {
     hint: 'What failed is named above. "firn reconcile" may be run again at any time.',
   });
 }

@@ -1,6 +1,9 @@
 /** `firn restore`: the disks of a point become images again. */
 
+import path from 'node:path';
 import type { Command } from 'commander';
+import { isFirnError } from '../../errors.js';
+import type { RestoreResult } from '../../jobs/restore.js';
 import { TARGET_FORMATS, type TargetFormat } from '../../jobs/target.js';
 import { type Context, parse, type Register } from '../context.js';
 import { formatBytes } from '../ui/bytes.js';
@@ -33,23 +36,58 @@ async function restore(context: Context, point: string, flags: RestoreFlags) {
   const result = await context.withProgress('restore', (run) =>
     job.restore(repository, { point, ...flags, tuning: context.tuning, ...run }),
   );
-  const { disks, stats } = result;
-  context.output.message('summary', { point: result.point.id, disks, stats });
+  const { disks, files, stats } = result;
+  const importing = await importOf(result);
+  context.output.message('summary', {
+    point: result.point.id,
+    disks,
+    files,
+    importCommand: importing?.command ?? null,
+    stats,
+  });
   const quiet = context.output.quiet;
   context.output.text(
     `restored point ${result.point.id} of ${printable(result.point.vm.name)}`,
     ...fields(
       [
-        ...disks.map(({ name, path, identity }): [string, string] => [
+        ...disks.map(({ name, path: file, identity }): [string, string] => [
           `disk ${name}`,
-          `${path} (${identity.format} ${identity.kind}, ${formatBytes(identity.sizeBytes)})`,
+          `${file} (${identity.format} ${identity.kind}, ${formatBytes(identity.sizeBytes)})`,
         ]),
+        ...files.map(({ name, path: file }): [string, string] => [`file ${name}`, file]),
         ['time', quiet ? undefined : speedLine(stats.doneBytes, stats.elapsedSeconds)],
         ['with', quiet ? undefined : meansLine(stats)],
       ],
       '  ',
     ),
     ...(quiet ? [] : bottleneckLines(stats)),
+    ...(importing === undefined
+      ? []
+      : [importing.explanation, `  ${printable(importing.command)}`]),
   );
   return 0;
+}
+
+/** How a machine of Hyper-V is registered there again, if its configuration came back. */
+async function importOf({ point, files }: RestoreResult) {
+  const { method, capture } = point;
+  const [first] = files;
+  if (capture?.hostKind !== 'hyperv' || first === undefined) return undefined;
+  if (method !== 'recovery checkpoint' && method !== 'VSS set') return undefined;
+  const { importCommand } = await import('../../hosts/hyperv/import-command.js');
+  const here = path.dirname(first.path);
+  const isThere = process.platform === 'win32';
+  const folder = isThere ? here : 'C:\\Restored';
+  const names = files.map(({ name }) => name);
+  try {
+    const command = importCommand(folder, names, method);
+    const explanation = isThere
+      ? 'to register the machine, in PowerShell:'
+      : `to register the machine, copy ${printable(here)} to ${folder} of its host; there, in PowerShell:`;
+    return { command, explanation };
+  } catch (error) {
+    // The disks are restored; a machine can be made around them without its configuration.
+    if (isFirnError(error) && error.code === 'ERR_NOT_FOUND') return undefined;
+    throw error;
+  }
 }

@@ -85,7 +85,9 @@ function describeRun(run: RunRecord, steps: readonly StepRecord[]): string[] {
         ['took', run.ended === undefined ? undefined : tookText(run.begun, run.ended)],
         ...run.vms.map(({ name, state, point }): [string, string] => [
           `vm ${printable(name)}`,
-          point === undefined ? state : `${state}, point ${point.slice(0, ID_DIGITS)}`,
+          point === undefined
+            ? `${state}, no point`
+            : `${state}, point ${point.slice(0, ID_DIGITS)}`,
         ]),
       ],
       '  ',

@@ -114,7 +114,7 @@ export class VmProgress {
     if (this.#isSilent) return;
     const elapsedSeconds = state === 'begun' ? undefined : event.elapsedMs / 1000;
     this.#output.message('step', {
-      vm,
+      vm: refOf(vm),
       step,
       state,
       elapsedSeconds,
@@ -141,7 +141,7 @@ export class VmProgress {
     if (this.#output.json) {
       if (nowMs - line.shownMs < JSON_MS) return;
       line.shownMs = nowMs;
-      this.#output.message('status', { vm, ...statusOf(progress, line.bytesPerSecond) });
+      this.#output.message('status', { vm: refOf(vm), ...statusOf(progress, line.bytesPerSecond) });
     } else this.#printWhenDue(line, nowMs);
   }
 
@@ -192,7 +192,9 @@ export class VmProgress {
     const isDue = nowMs - this.#drawnMs >= REDRAW_MS || this.#drawnLines === 0;
     if (!this.#isLive || !isDue) return;
     // One column and one row stay free: a full last one makes some terminals scroll.
-    const { columns = 80, rows = 24 } = this.#output.stderr;
+    // A terminal that does not know its size says 0.
+    const columns = this.#output.stderr.columns || 80;
+    const rows = this.#output.stderr.rows || 24;
     const shown = [...this.#lines.values()].slice(0, Math.max(1, rows - 2));
     const texts = shown.map((line) => this.#text(line, Math.max(1, columns - 1)));
     const hidden = this.#lines.size - shown.length;
@@ -210,6 +212,11 @@ export class VmProgress {
     this.#output.rawStderr(`\u001b[${this.#drawnLines}A\r\u001b[J`);
     this.#drawnLines = 0;
   }
+}
+
+/** What a message has of a machine, whatever else is known of it. */
+export function refOf({ id, name }: VmRef): VmRef {
+  return { id, name };
 }
 
 /** A machine's name, made harmless and not too long for a line. */

@@ -60,9 +60,21 @@ export function planDisks(vm: Vm, exclusions: readonly DiskExclusion[]): DiskPla
   return { excluded, warnings, error };
 }
 
+/** True if the text fits the pattern, in which `*` stands for anything; without regard to case. */
 function matches(pattern: string, text: string): boolean {
-  const parts = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`, 'i').test(text);
+  const [first = '', ...rest] = pattern.toLowerCase().split('*');
+  const whole = text.toLowerCase();
+  const last = rest.pop();
+  if (last === undefined) return whole === first;
+  if (!whole.startsWith(first)) return false;
+  let at = first.length;
+  // The earliest place for each part leaves the most for those after it.
+  for (const part of rest) {
+    const found = whole.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return whole.length - last.length >= at && whole.endsWith(last);
 }
 
 /**

@@ -42,7 +42,13 @@ export async function reconcile(
     if (runs.some((report) => report.id === run)) continue;
     runs.push(await new Reconciler(host, journal, options).releaseMark(run, vms));
   }
-  if (options.run !== undefined) {
+  if (options.run !== undefined && !runs.some(({ id }) => id === options.run)) {
+    if (recordOf(journal, options.run)?.state === 'active') {
+      throw firnError(
+        'ERR_VM_BUSY',
+        `The run ${options.run} is alive; only its own process may end it`,
+      );
+    }
     const vms = byRun(leftovers).get(options.run) ?? [];
     runs.push(await new Reconciler(host, journal, options).releaseMark(options.run, vms));
   }

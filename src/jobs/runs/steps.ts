@@ -39,13 +39,14 @@ export class JournaledSteps implements Steps {
   }
 
   async run<Result>(
-    vm: VmRef,
+    { id, name }: VmRef,
     step: StepName,
     { deadlineMs }: StepOptions,
     work: (signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     const { run, journal, host, signal, reconciled, onEvent } = this.#options;
     throwIfAborted(signal);
+    const vm = { id, name };
     const number = journal.beginStep(run, vm, step, reconciled);
     host.observe?.({ vm, step, state: 'begun' });
     onEvent?.({ type: 'step', vm, step, state: 'begun' });

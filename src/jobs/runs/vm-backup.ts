@@ -150,7 +150,7 @@ class VmRun {
   #plan(vm: Vm): void {
     const { options } = this.#context;
     const plan = planDisks(vm, options.excludedDisks);
-    const result: VmResult = { vm: { id: vm.id, name: vm.name }, steps: [] };
+    const result: VmResult = { vm: refOf(vm), steps: [] };
     this.#results.set(vm.id, result);
     this.#plans.set(vm.id, plan);
     for (const warning of plan.warnings) this.#warn(vm, warning);
@@ -224,7 +224,7 @@ class VmRun {
   /** A host that reached less than is required made no capture worth a point. */
   #judgeConsistency({ vm, consistency, consistencyReason }: Capture, result: VmResult): void {
     const { wanted, required } = this.#context.options.consistency;
-    const reason = consistencyReason ?? 'the host does not say why';
+    const reason = withoutName(consistencyReason ?? 'the host does not say why', vm);
     if (!meetsConsistency(consistency, required)) {
       throw firnError('ERR_CONSISTENCY', `${vm.name} reached ${consistency} only: ${reason}`);
     }
@@ -255,7 +255,7 @@ class VmRun {
           level,
           tuning: shareOf(tuning, options.parallelVms),
           signal: anySignal(options.signal, space.signal),
-          onProgress: (progress) => onEvent?.({ type: 'progress', vm, progress }),
+          onProgress: (progress) => onEvent?.({ type: 'progress', vm: refOf(vm), progress }),
         },
         {
           describe: () => this.#describe(capture),
@@ -284,7 +284,7 @@ class VmRun {
       hostVersion: info.version,
       steps: this.#steps.times(vm),
     };
-    return { vm: { id: vm.id, name: vm.name }, consistency, method, host: info.name, capture };
+    return { vm: refOf(vm), consistency, method, host: info.name, capture };
   }
 
   /** Idempotent, so it may follow a capture that failed at any point. */
@@ -330,7 +330,7 @@ class VmRun {
 
   #warn(vm: VmRef, message: string): void {
     this.warnings.push(`${vm.name}: ${message}`);
-    const event: VmEvent = { type: 'warning', vm: { id: vm.id, name: vm.name }, message };
+    const event: VmEvent = { type: 'warning', vm: refOf(vm), message };
     this.#context.options.onEvent?.(event);
   }
 
@@ -339,6 +339,15 @@ class VmRun {
     if (result === undefined) throw firnError('ERR_INTERNAL', `${vm.name} is not in this run`);
     return result;
   }
+}
+
+function refOf({ id, name }: VmRef): VmRef {
+  return { id, name };
+}
+
+/** A host's sentence may begin with the machine's name, which is said already. */
+function withoutName(text: string, vm: VmRef): string {
+  return text.startsWith(`${vm.name}: `) ? text.slice(vm.name.length + 2) : text;
 }
 
 function abortOf(signal: AbortSignal | undefined): FirnError {

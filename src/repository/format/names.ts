@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto';
 
 const HEX_32 = /^[0-9a-f]{32}$/;
+const LABEL = /^[0-9a-f]{32}-[0-9a-f]{32}$/;
 const PACK = /^[0-9a-f]{32}\/[0-9a-f]{4}-[0-9a-f]{8}$/;
 const PACK_FILE = /^([0-9a-f]{32}\/[0-9a-f]{4}-[0-9a-f]{8})\.pack$/;
 const INDEX_FILE = /^[0-9a-f]{32}-[0-9a-f]{4}-[0-9a-f]{8}\.idx$/;
@@ -14,13 +15,13 @@ const INDEX_FILE = /^[0-9a-f]{32}-[0-9a-f]{4}-[0-9a-f]{8}\.idx$/;
 export const CONFIG_NAME = 'config';
 export const GENERATION_NAME = 'generation';
 /** The folders of a repository; every one is there from the start. */
-export const FOLDERS = ['packs', 'index', 'pending', 'points', 'condemned'] as const;
+export const FOLDERS = ['packs', 'index', 'pending', 'points', 'condemned', 'labels'] as const;
 export type ObjectFolder = 'pending' | 'points' | 'condemned';
 
 /** Attempts of a run have four hexadecimal digits. */
 export const ATTEMPT_MAX = 0xffff;
 
-/** A name never used before: 32 hexadecimal digits for a run, a point or a condemned set. */
+/** A name never used before: 32 hexadecimal digits for a run, a point, a label or a condemned set. */
 export function newId(): string {
   return randomBytes(16).toString('hex');
 }
@@ -33,6 +34,21 @@ export function isId(text: string): boolean {
 /** True for "RUN/ATTEMPT-SEQ". */
 export function isPackName(text: string): boolean {
   return PACK.test(text);
+}
+
+/** True for the name of a label in labels/. */
+export function isLabelName(text: string): boolean {
+  return LABEL.test(text);
+}
+
+/** "POINT-LABEL": a listing tells which points have labels. */
+export function labelName({ point, id }: { point: string; id: string }): string {
+  return `${point}-${id}`;
+}
+
+/** The id of the point that a label is about. */
+export function pointOfLabel(name: string): string {
+  return name.slice(0, name.indexOf('-'));
 }
 
 /** "RUN/ATTEMPT-SEQ" of a file listed in packs/, or undefined if it is no pack. */

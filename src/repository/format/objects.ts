@@ -7,7 +7,7 @@
 
 import { CONSISTENCIES, type Consistency } from '../../consistency.js';
 import { type FirnError, firnError } from '../../errors.js';
-import { isId, isPackName } from './names.js';
+import { isId, isPackName, labelName } from './names.js';
 
 export const FORMAT_VERSION = 1;
 const TEXT_LENGTH_MAX = 4096;
@@ -15,6 +15,8 @@ const DISKS_MAX = 1024;
 const STEPS_MAX = 1000;
 const FILE_BYTES_MAX = 4 * 2 ** 30;
 const PACKS_MAX = 1_000_000;
+const TAGS_MAX = 64;
+const TAG_LENGTH_MAX = 128;
 const SEGMENT_PAGES = 2048;
 
 export type ChunkingObject =
@@ -92,6 +94,8 @@ export interface PointObject {
   firn?: string;
   stats?: Record<string, unknown>;
   capture?: PointCapture;
+  /** Those it was made with; labels add to them and take away from them. */
+  tags?: string[];
 }
 
 /** The disks of a point, without the machine's files. */
@@ -111,6 +115,29 @@ export interface CondemnedObject {
   id: string;
   packs: string[];
 }
+
+interface LabelMembers {
+  type: 'label';
+  version: number;
+  id: string;
+  /** The sealed point that it is about. */
+  point: string;
+  created: string;
+  /** The computer that wrote it. */
+  host?: string;
+}
+
+/**
+ * Something said of a sealed point after it was made. A hold keeps it, "tag" and "untag" change its tags, and "forget" announces that
+ * somebody is about to remove it.
+ */
+export type LabelObject = LabelMembers &
+  (
+    | { kind: 'hold'; reason?: string }
+    | { kind: 'tag'; tag: string }
+    | { kind: 'untag'; tag: string }
+    | { kind: 'forget' }
+  );
 
 type Members = Record<string, unknown>;
 
@@ -151,6 +178,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
   allow(point, 'firn', isText);
   allow(point, 'stats', isMembers);
   allow(point, 'capture', isCapture);
+  allow(point, 'tags', isTags);
   const { disks } = point as unknown as PointObject;
   if (new Set(disks.map((disk) => disk.name.toLowerCase())).size !== disks.length) {
     throw corrupt('a point whose disks do not have different names');
@@ -170,9 +198,26 @@ export function parseCondemned(content: Buffer, id: string): CondemnedObject {
   return condemned as unknown as CondemnedObject;
 }
 
+/** `name` is what the label was found under, without its folder. */
+export function parseLabel(content: Buffer, name: string): LabelObject {
+  const label = parseObject(content, 'label');
+  checkVersion(label, 'label');
+  need(label, 'id', isHex(32));
+  need(label, 'point', isHex(32));
+  if (labelName(label as unknown as LabelObject) !== name) {
+    throw corrupt('a label of another name than it was found under');
+  }
+  need(label, 'created', isTime);
+  allow(label, 'host', isText);
+  need(label, 'kind', isOneOf('hold', 'tag', 'untag', 'forget'));
+  if (label.kind === 'hold') allow(label, 'reason', isText);
+  if (label.kind === 'tag' || label.kind === 'untag') need(label, 'tag', isTag);
+  return label as unknown as LabelObject;
+}
+
 /** The content of an object file. */
 export function encodeObject(
-  object: ConfigObject | GenerationObject | PointObject | CondemnedObject,
+  object: ConfigObject | GenerationObject | PointObject | CondemnedObject | LabelObject,
 ): Buffer {
   return Buffer.from(JSON.stringify(object), 'utf8');
 }
@@ -183,6 +228,24 @@ export function encodeObject(
  */
 export function isDiskName(name: string): boolean {
   return name.length >= 1 && name.length <= 128 && !/[\p{Cc}/\\:*?"<>|]|[. ]$/u.test(name);
+}
+
+/** True if a point may have this tag: 1 to 128 characters, none a control character or a comma, no space at either end. */
+export function isTag(value: unknown): value is string {
+  return (
+    typeof value === 'string' &&
+    value.length <= TAG_LENGTH_MAX &&
+    /^[^\p{Cc},]+$/u.test(value) &&
+    value.trim() === value
+  );
+}
+
+/** True if these may be the tags of a point: no more than 64, each once. */
+export function isTags(value: unknown): value is string[] {
+  return (
+    isArrayOf(isTag, TAGS_MAX)(value) &&
+    new Set(value as string[]).size === (value as string[]).length
+  );
 }
 
 function parseObject(content: Buffer, type: string): Members {
@@ -234,7 +297,8 @@ function isMembers(value: unknown): value is Members {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function isText(value: unknown): value is string {
+/** True for a text of the length that objects may have: 1 to 4096 UTF-16 units. */
+export function isText(value: unknown): value is string {
   return typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX;
 }
 

@@ -65,6 +65,21 @@ describe('disks are left out', () => {
     expect(planDisks(machine, [{ vm: 'w.b', disk: '*' }]).excluded).toEqual(['ide-0-0']);
   });
 
+  test.each([
+    ['*', true],
+    ['scsi-0-1', true],
+    ['SCSI-*', true],
+    ['*-1', true],
+    ['s*-*-1', true],
+    ['*i-0*0-1', false],
+    ['scsi', false],
+    ['scsi-0-1*1', false],
+    ['*'.repeat(5000) + 'x', false],
+  ])('by the pattern %s: %s', (pattern, expected) => {
+    const { excluded } = planDisks(machine, [{ vm: '*', disk: pattern }]);
+    expect(excluded.includes('scsi-0-1')).toBe(expected);
+  });
+
   test('never all of them', () => {
     expect(planDisks(machine, [{ vm: '*', disk: 'scsi*' }]).error).toMatchObject({
       code: 'ERR_UNSUPPORTED',

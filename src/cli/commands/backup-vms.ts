@@ -1,0 +1,287 @@
+/**
+ * `firn backup --host`: machines of a host become one point each. What was asked for comes from the command line, else from the job file,
+ * else from the environment, else from the defaults.
+ *
+ * The exit code is 3 when some machines have no point or something is left at one; when none has a point it is that of the failure.
+ */
+
+import { type Consistency, meetsConsistency } from '../../consistency.js';
+import type { Codec } from '../../engine/binding.js';
+import { type FirnError, firnError } from '../../errors.js';
+import type { ConsistencyPolicy, VmRef } from '../../hosts/host.js';
+import type { JobFile } from '../../jobs/job-file.js';
+import {
+  type DiskExclusion,
+  type PathMapping,
+  VM_BACKUP_DEFAULTS,
+  type VmBackupOptions,
+  type VmBackupResult,
+  type VmEvent,
+  type VmResult,
+} from '../../jobs/runs/types.js';
+import type { Context } from '../context.js';
+import {
+  type HostFlags,
+  ID_DIGITS,
+  reportFailure,
+  requiredHost,
+  type StateFlags,
+  withHost,
+  withJournal,
+} from '../machines.js';
+import { formatBytes, formatNumberOf, formatSeconds } from '../ui/bytes.js';
+import type { Output } from '../ui/output.js';
+import { bottleneckLines } from '../ui/summary.js';
+import { printable, table } from '../ui/text.js';
+import { refOf, VmProgress } from '../ui/vm-progress.js';
+
+export interface MachineFlags extends HostFlags, StateFlags {
+  job?: string;
+  all?: boolean;
+  consistency?: ConsistencyPolicy;
+  excludeDisk?: DiskExclusion[];
+  freezeDeadline?: number;
+  mergeDeadline?: number;
+  parallelVms?: number;
+  minFree?: number;
+  churn?: number;
+  window?: number;
+  map?: PathMapping[];
+}
+
+interface CompressionFlags {
+  codec?: Codec;
+  level?: number;
+}
+
+export async function backupMachines(
+  global: Context,
+  names: readonly string[],
+  flags: MachineFlags & CompressionFlags,
+): Promise<number> {
+  const job = await readJob(flags.job);
+  const context = global.withFallbacks({
+    repo: job?.repository,
+    memoryBytes: job?.memory,
+    workers: job?.workers,
+  });
+  const options = optionsOf(names, flags, job);
+  const spec = requiredHost(flags, job?.host);
+  const state = flags.state ?? job?.state;
+  const { Repository } = await import('../../repository/repository.js');
+  const { backupVms } = await import('../../jobs/runs/vm-backup.js');
+  const repository = await Repository.open(context.repository);
+  const result = await withJournal(state === undefined ? {} : { state }, (journal) =>
+    withHost(spec, (host) =>
+      withVmProgress(context, (onEvent) =>
+        backupVms(repository, host, journal, {
+          ...options,
+          tuning: context.tuning,
+          signal: context.signal,
+          onEvent,
+        }),
+      ),
+    ),
+  );
+  tell(context.output, result, options.consistency);
+  return judge(result, context.signal.aborted);
+}
+
+async function readJob(file: string | undefined): Promise<JobFile | undefined> {
+  if (file === undefined) return undefined;
+  // Its parsers take longer to load than a command that needs none takes to run.
+  const { readJobFile } = await import('../../jobs/job-file.js');
+  return readJobFile(file);
+}
+
+function optionsOf(
+  names: readonly string[],
+  flags: MachineFlags & CompressionFlags,
+  job: JobFile | undefined,
+): VmBackupOptions {
+  const defaults = VM_BACKUP_DEFAULTS;
+  return {
+    vms: chosenVms(names, flags, job),
+    consistency: flags.consistency ?? job?.consistency ?? defaults.consistency,
+    excludedDisks: flags.excludeDisk ?? job?.exclude ?? [],
+    freezeDeadlineMs: flags.freezeDeadline ?? job?.freezeDeadline ?? defaults.freezeDeadlineMs,
+    mergeDeadlineMs: flags.mergeDeadline ?? job?.mergeDeadline ?? defaults.mergeDeadlineMs,
+    parallelVms: flags.parallelVms ?? job?.parallelVms ?? defaults.parallelVms,
+    space: {
+      minimumFreeBytes: flags.minFree ?? job?.minimumFree ?? defaults.space.minimumFreeBytes,
+      churnPerHour: flags.churn ?? job?.churn ?? defaults.space.churnPerHour,
+      windowMs: flags.window ?? job?.window ?? defaults.space.windowMs,
+    },
+    map: flags.map ?? job?.map ?? [],
+    codec: flags.codec ?? job?.codec,
+    // A level is of its codec: the file's says nothing about another one.
+    level: flags.level ?? (flags.codec === undefined ? job?.level : undefined),
+    job: job?.name,
+  };
+}
+
+/** Names or ids; undefined for all. To back up everything has to be said. */
+function chosenVms(
+  names: readonly string[],
+  { all }: MachineFlags,
+  job: JobFile | undefined,
+): readonly string[] | undefined {
+  if (all === true) {
+    if (names.length === 0) return undefined;
+    throw firnError('ERR_INVALID_ARGUMENT', `Expected either machines or --all, not both`);
+  }
+  if (names.length > 0) return names;
+  if (job?.vms !== undefined) return job.vms;
+  if (job?.all === true) return undefined;
+  throw firnError('ERR_INVALID_ARGUMENT', 'No machines were given', {
+    hint: 'Name them, or pass --all. In a job file: vms, or all: true. "firn vm list" shows what there is.',
+  });
+}
+
+/** Runs `work` with its events shown: progress, warnings, and what became of each machine as soon as that is known. */
+async function withVmProgress<Result>(
+  { output, progressMode }: Context,
+  work: (onEvent: (event: VmEvent) => void) => Promise<Result>,
+): Promise<Result> {
+  const progress = new VmProgress(output, progressMode);
+  try {
+    return await work((event) => {
+      progress.handle(event);
+      if (event.type === 'warning') warn(output, event.vm, event.message);
+      if (event.type === 'vm-done') tellDone(output, event.result);
+    });
+  } finally {
+    progress.close();
+  }
+}
+
+function warn(output: Output, vm: VmRef | undefined, message: string): void {
+  output.warning(vm === undefined ? message : `${vm.name}: ${message}`, {
+    vm: vm && refOf(vm),
+    reason: message,
+  });
+}
+
+function tellDone(output: Output, result: VmResult): void {
+  const { vm, point, error, releaseError } = result;
+  output.message('vm', resultMembers(result));
+  if (error !== undefined) reportFailure(output, error, vm);
+  if (releaseError !== undefined && releaseError !== error) reportFailure(output, releaseError, vm);
+  if (point !== undefined) {
+    output.note(
+      `${printable(vm.name)}: point ${point.id} is sealed, ${point.consistency}-consistent`,
+    );
+  }
+}
+
+/** A machine's result as JSON has it: durations in seconds. */
+function resultMembers(result: VmResult) {
+  const { vm, point, consistency, consistencyReason, frozenMs, summary, steps } = result;
+  const { stats, ...account } = summary ?? { stats: undefined };
+  return {
+    vm: refOf(vm),
+    point: point?.id ?? null,
+    consistency,
+    consistencyReason,
+    frozenSeconds: frozenMs === undefined ? undefined : frozenMs / 1000,
+    ...account,
+    steps: steps.map(({ elapsedMs, ...step }) => ({ ...step, elapsedSeconds: elapsedMs / 1000 })),
+    stats,
+    error: result.error?.toJSON(),
+    releaseError: result.releaseError?.toJSON(),
+  };
+}
+
+function tell(output: Output, result: VmBackupResult, { wanted }: ConsistencyPolicy): void {
+  const { run, host, vms, warnings, elapsedMs } = result;
+  const sealed = vms.filter(({ point }) => point !== undefined);
+  output.message('summary', {
+    run,
+    host,
+    vms: vms.map(resultMembers),
+    points: sealed.map(({ point }) => point?.id),
+    warnings,
+    elapsedSeconds: elapsedMs / 1000,
+  });
+  const machines = formatNumberOf(vms.length, 'machine');
+  output.text(
+    `run ${run.slice(0, ID_DIGITS)}: ${sealed.length} of ${machines} backed up in ${formatSeconds(elapsedMs / 1000)}`,
+  );
+  if (output.quiet) return;
+  output.text(...resultTable(vms, wanted));
+  const stats = vms.length === 1 ? vms[0]?.summary?.stats : undefined;
+  if (stats !== undefined) output.text(...bottleneckLines(stats));
+}
+
+function resultTable(vms: readonly VmResult[], wanted: Consistency): string[] {
+  const columns = [
+    { title: 'VM' },
+    { title: 'POINT' },
+    { title: 'CONSISTENCY' },
+    { title: 'FROZEN', align: 'right' },
+    { title: 'READ', align: 'right' },
+    { title: 'NEW', align: 'right' },
+    { title: 'STORED', align: 'right' },
+    { title: 'MERGE', align: 'right' },
+    { title: '' },
+  ] as const;
+  const rows = vms.map(({ vm, point, frozenMs, summary, steps, error, releaseError }) => {
+    const merges = steps.filter(({ step }) => step === 'merge');
+    return [
+      vm.name,
+      point?.id.slice(0, ID_DIGITS) ?? '-',
+      point === undefined ? '-' : consistencyText(point.consistency, wanted),
+      frozenMs === undefined ? '-' : formatSeconds(frozenMs / 1000),
+      sizeText(summary?.readBytes),
+      sizeText(summary?.newBytes),
+      sizeText(summary?.storedBytes),
+      merges.length === 0
+        ? '-'
+        : formatSeconds(merges.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0) / 1000),
+      [error?.code, releaseError === undefined ? undefined : `left at it: ${releaseError.code}`]
+        .filter((text) => text !== undefined)
+        .join(', '),
+    ];
+  });
+  return table(columns, rows);
+}
+
+/** Less than was wanted cannot be read as though it were all right. */
+function consistencyText(reached: Consistency, wanted: Consistency): string {
+  return meetsConsistency(reached, wanted)
+    ? reached
+    : `${reached.toUpperCase()}, NOT ${wanted.toUpperCase()}`;
+}
+
+function sizeText(bytes: number | undefined): string {
+  return bytes === undefined ? '-' : formatBytes(bytes);
+}
+
+/** 0, or the error that the command ends with. */
+function judge({ vms }: VmBackupResult, isAborted: boolean): number {
+  const errors = vms.flatMap(({ error }) => (error === undefined ? [] : [error]));
+  const left = vms.filter(({ releaseError }) => releaseError !== undefined);
+  const aborted = errors.find(({ code }) => code === 'ERR_ABORTED');
+  if (isAborted && aborted !== undefined) throw aborted;
+  if (errors.length === vms.length && left.length === 0) throw allFailed(errors);
+  if (errors.length === 0 && left.length === 0) return 0;
+  const parts = [
+    ...(errors.length > 0 ? [`${errors.length} of ${vms.length} machines have no new point`] : []),
+    ...(left.length > 0 ? [`something of the run is left at ${left.length} of them`] : []),
+  ];
+  throw firnError('ERR_INCOMPLETE', parts.join('; '), {
+    ...(left.length > 0 ? { hint: 'Run "firn reconcile" to finish what is left.' } : {}),
+  });
+}
+
+/** What to end with when there is no point at all: the only failure, or one that stands for all. */
+function allFailed(errors: readonly FirnError[]): FirnError {
+  const [first] = errors;
+  if (first === undefined) throw firnError('ERR_INTERNAL', 'A run ended without results');
+  if (errors.length === 1) return first;
+  const { code, hint } = first;
+  return firnError(code, `None of ${errors.length} machines has a new point: ${first.message}`, {
+    hint,
+    cause: first,
+  });
+}

@@ -1,0 +1,376 @@
+/**
+ * The hypervisor's part of a machine: its disks as open chains, its checkpoints, and their merging.
+ *
+ * Whoever has a Machine open must hold the machine (control.ts): its own process while it runs, the caller's when it is off. Every change
+ * goes through vm.json in an order that a crash can interrupt anywhere: what is found half-done is undone (a checkpoint) or
+ * done again (a merge) by whoever opens the machine next. Between awaits of these functions the guest may write; `hold` keeps it from that.
+ */
+
+import { randomUUID } from 'node:crypto';
+import { basename, join } from 'node:path';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { loadEngine } from '../../engine/engine.js';
+import { firnError, isFirnError } from '../../errors.js';
+import { runOfMark } from '../host.js';
+import { removeFiles, replaceFile } from './durable-file.js';
+import { findFault, takeFault } from './faults.js';
+import { LiveChain } from './live-chain.js';
+import {
+  collectGarbage,
+  configurationPath,
+  layerPaths,
+  readVmFile,
+  removeUnfinished,
+  type VmCheckpoint,
+  type VmFile,
+  writeVmFile,
+} from './vm-file.js';
+
+const FAULT_POLL_MS = 20;
+const AVHDX_BLOCK_BYTES = 2 * 1024 * 1024;
+
+export interface CheckpointRequest {
+  /** The mark, or a user's name for it. */
+  name: string;
+  kind: 'recovery' | 'user';
+}
+
+export interface CheckpointResult {
+  /** Of each disk, the layers below the new one: they do not change while it stands. */
+  disks: { name: string; layers: string[] }[];
+  /** A copy of vm.json as it was. */
+  configuration: string;
+  /** ISO time at which all disks froze. */
+  frozenAt: string;
+}
+
+export class Machine {
+  readonly folder: string;
+  #vm: VmFile;
+  readonly #chains = new Map<string, LiveChain>();
+  // Checkpoints and merges, one after the other.
+  #queue: Promise<unknown> = Promise.resolve();
+  readonly #merges = new Map<string, SharedWork>();
+  #merging: string | undefined;
+
+  /** Opens the disks, and clears away what a crash has left half-done. */
+  static open(folder: string): Machine {
+    removeUnfinished(folder);
+    const vm = collectGarbage(folder, readVmFile(folder));
+    const machine = new Machine(folder, vm);
+    try {
+      machine.#openChains();
+    } catch (error) {
+      machine.close();
+      throw error;
+    }
+    return machine;
+  }
+
+  private constructor(folder: string, vm: VmFile) {
+    this.folder = folder;
+    this.#vm = vm;
+  }
+
+  get vm(): VmFile {
+    return this.#vm;
+  }
+
+  /** The name of the checkpoint that is being merged. */
+  get merging(): string | undefined {
+    return this.#merging;
+  }
+
+  /** The disks, in the order of vm.json. */
+  get chains(): LiveChain[] {
+    return [...this.#chains.values()];
+  }
+
+  setRunning(running: boolean): void {
+    this.#save({ ...this.#vm, running });
+  }
+
+  /**
+   * Puts a new layer on every disk at one moment. `hold` keeps the guest from writing while it runs; it is given the work. `lastLook` is
+   * called right before the switch: what it throws stops the checkpoint.
+   */
+  async checkpoint(
+    request: CheckpointRequest,
+    hold: <Result>(work: () => Promise<Result>) => Promise<Result>,
+    lastLook: () => void = () => {},
+  ): Promise<CheckpointResult> {
+    if (this.#merging !== undefined) {
+      throw firnError('ERR_VM_BUSY', `${this.#vm.name}: ${this.#merging} is being merged`);
+    }
+    if (this.#vm.checkpoints.some((checkpoint) => checkpoint.name === request.name)) {
+      throw firnError('ERR_CHECKPOINT_FAILED', `${this.#vm.name} has ${request.name} already`);
+    }
+    return this.#inTurn(() => hold(() => this.#checkpointNow(request, lastLook)));
+  }
+
+  /**
+   * Merges a checkpoint's layers into what lies below them and forgets it; false if there is no such checkpoint. Who asks for a merge
+   * that is under way waits for that one, and it is given up when the last of them has given up. A merge that fails or is given up
+   * leaves every disk with the same content as before.
+   */
+  async merge(name: string, signal: AbortSignal): Promise<boolean> {
+    let merge = this.#merges.get(name);
+    if (merge === undefined) {
+      merge = new SharedWork((given) => this.#inTurn(() => this.#mergeNow(name, given)));
+      this.#merges.set(name, merge);
+    }
+    try {
+      return await merge.join(signal);
+    } finally {
+      if (this.#merges.get(name) === merge) this.#merges.delete(name);
+    }
+  }
+
+  /** Waits until no checkpoint or merge is under way. */
+  async idle(): Promise<void> {
+    await this.#queue;
+  }
+
+  /** Closes the disks. What was not flushed may be lost, as with a power cut. */
+  close(): void {
+    for (const chain of this.#chains.values()) chain.close();
+    this.#chains.clear();
+  }
+
+  #openChains(): void {
+    for (const disk of this.#vm.disks) {
+      const chain = LiveChain.open(layerPaths(this.folder, disk), () => {
+        if (findFault(this.folder, 'volume-full') === undefined) return;
+        throw firnError('ERR_DISK_FULL', `${disk.name} cannot grow: its volume is full`);
+      });
+      this.#chains.set(disk.name, chain);
+    }
+  }
+
+  #save(vm: VmFile): void {
+    writeVmFile(this.folder, vm);
+    this.#vm = vm;
+  }
+
+  #chain(disk: string): LiveChain {
+    const chain = this.#chains.get(disk);
+    if (chain === undefined) throw firnError('ERR_INTERNAL', `${disk} is not open`);
+    return chain;
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  // --- Checkpoint ---
+
+  async #checkpointNow(
+    request: CheckpointRequest,
+    lastLook: () => void,
+  ): Promise<CheckpointResult> {
+    const before = this.#vm;
+    const id = randomUUID();
+    // Only a mark is known to be fit for a file's name.
+    const marked = runOfMark(request.name) !== undefined;
+    const suffix = marked ? request.name : id;
+    const layers: Record<string, string> = {};
+    for (const { name } of before.disks) layers[name] = `${name}_${suffix}.avhdx`;
+    const configuration = configurationPath(this.folder, suffix);
+    this.#save({ ...before, garbage: [...Object.values(layers), basename(configuration)] });
+    try {
+      await this.#createLayers(layers);
+      if (marked) {
+        replaceFile(configuration, `${JSON.stringify({ ...before, garbage: [] }, null, 2)}\n`);
+      }
+      lastLook();
+      return this.#switchTo(before, { id, ...request, created: '', layers }, configuration);
+    } catch (error) {
+      this.#undo(before);
+      if (isFirnError(error)) throw error;
+      throw firnError('ERR_CHECKPOINT_FAILED', `${before.name}: ${String(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async #createLayers(layers: Readonly<Record<string, string>>): Promise<void> {
+    for (const [disk, layer] of Object.entries(layers)) {
+      const chain = this.#chain(disk);
+      chain.flush();
+      const parent = chain.paths[0] ?? '';
+      const identity = {
+        format: 'vhdx',
+        kind: 'differencing',
+        sizeBytes: chain.sizeBytes,
+        blockBytes: AVHDX_BLOCK_BYTES,
+        logicalSectorBytes: chain.sectorBytes,
+        physicalSectorBytes: 4096,
+        diskId: '',
+      } as const;
+      await loadEngine().createDisk(join(this.folder, layer), identity, parent, false);
+      if (takeFault(this.folder, 'checkpoint-fails') !== undefined) {
+        throw firnError(
+          'ERR_CHECKPOINT_FAILED',
+          `${this.#vm.name}: the checkpoint failed after the layer of ${disk}, as it was asked to`,
+        );
+      }
+    }
+  }
+
+  // All at once: nothing is awaited here, so no guest writes between the disks.
+  #switchTo(before: VmFile, made: VmCheckpoint, configuration: string): CheckpointResult {
+    for (const [disk, layer] of Object.entries(made.layers)) {
+      this.#chain(disk).push(join(this.folder, layer));
+    }
+    const created = new Date().toISOString();
+    this.#save({
+      ...before,
+      disks: before.disks.map((disk) => ({
+        ...disk,
+        layers: [made.layers[disk.name] ?? '', ...disk.layers],
+      })),
+      checkpoints: [...before.checkpoints, { ...made, created }],
+      garbage: [],
+    });
+    return {
+      disks: before.disks.map((disk) => ({
+        name: disk.name,
+        layers: layerPaths(this.folder, disk),
+      })),
+      configuration,
+      frozenAt: created,
+    };
+  }
+
+  #undo(before: VmFile): void {
+    // Some disks may have switched although vm.json has not.
+    for (const disk of before.disks) {
+      const chain = this.#chain(disk.name);
+      while (chain.paths.length > disk.layers.length) chain.pop();
+    }
+    this.#save(this.#vm);
+    this.#vm = collectGarbage(this.folder, this.#vm);
+  }
+
+  // --- Merge ---
+
+  async #mergeNow(name: string, signal: AbortSignal): Promise<boolean> {
+    const checkpoint = this.#vm.checkpoints.find((candidate) => candidate.name === name);
+    if (checkpoint === undefined) {
+      removeFiles([configurationPath(this.folder, name)]);
+      return false;
+    }
+    this.#refuseBelowAnother(checkpoint);
+    this.#merging = name;
+    try {
+      for (const [disk, layer] of Object.entries(checkpoint.layers)) {
+        const there = this.#vm.disks.find((candidate) => candidate.name === disk);
+        if (there?.layers.includes(layer)) await this.#mergeLayer(disk, layer, signal);
+      }
+      this.#save({
+        ...this.#vm,
+        checkpoints: this.#vm.checkpoints.filter(({ id }) => id !== checkpoint.id),
+      });
+      removeFiles([configurationPath(this.folder, name)]);
+      return true;
+    } catch (error) {
+      throw mergeFailure(`${this.#vm.name}: ${name}`, error);
+    } finally {
+      this.#merging = undefined;
+    }
+  }
+
+  // Above a run's checkpoint its layers are being read: they must not change, and merging one from below would change them.
+  #refuseBelowAnother(checkpoint: VmCheckpoint): void {
+    const index = this.#vm.checkpoints.indexOf(checkpoint);
+    const above = this.#vm.checkpoints.slice(index + 1).find(({ kind }) => kind === 'recovery');
+    if (above === undefined) return;
+    throw firnError(
+      'ERR_VM_BUSY',
+      `${this.#vm.name}: ${checkpoint.name} lies below ${above.name}, whose layers may be being read`,
+      { hint: 'It can be merged once that checkpoint has been.' },
+    );
+  }
+
+  async #mergeLayer(disk: string, layer: string, signal: AbortSignal): Promise<void> {
+    const chain = this.#chain(disk);
+    const merge = chain.beginMerge(join(this.folder, layer));
+    try {
+      for (let done = false; !done; ) {
+        await this.#stallIfAsked(signal);
+        done = merge.copySome();
+        await nextTurn();
+        signal.throwIfAborted();
+        this.#failIfAsked(layer);
+      }
+      await merge.parent.syncPayload();
+      signal.throwIfAborted();
+      chain.bypassMerged();
+    } catch (error) {
+      chain.abandonMerge();
+      throw error;
+    }
+    // From here on nothing is awaited: the guest's next write goes to the parent.
+    this.#save({
+      ...this.#vm,
+      disks: this.#vm.disks.map((candidate) =>
+        candidate.name === disk
+          ? { ...candidate, layers: candidate.layers.filter((name) => name !== layer) }
+          : candidate,
+      ),
+      garbage: [layer],
+    });
+    chain.dropMerged();
+    this.#vm = collectGarbage(this.folder, this.#vm);
+  }
+
+  #failIfAsked(layer: string): void {
+    if (takeFault(this.folder, 'merge-fails') === undefined) return;
+    throw firnError('ERR_MERGE_FAILED', `${layer} did not merge, as it was asked to`);
+  }
+
+  async #stallIfAsked(signal: AbortSignal): Promise<void> {
+    if (takeFault(this.folder, 'merge-stalls') === undefined) return;
+    // One that goes off once has been switched off by now and still stalls this merge, for as long as the caller waits.
+    const stays = findFault(this.folder, 'merge-stalls') !== undefined;
+    while (!stays || findFault(this.folder, 'merge-stalls') !== undefined) {
+      await sleep(FAULT_POLL_MS, undefined, { signal });
+    }
+  }
+}
+
+/** Work that several callers wait for, and that is given up when all of them have given up. */
+class SharedWork {
+  readonly #controller = new AbortController();
+  readonly #result: Promise<boolean>;
+  #waiting = 0;
+
+  constructor(work: (signal: AbortSignal) => Promise<boolean>) {
+    this.#result = work(this.#controller.signal);
+  }
+
+  async join(signal: AbortSignal): Promise<boolean> {
+    this.#waiting++;
+    const leave = () => {
+      this.#waiting--;
+      if (this.#waiting === 0) this.#controller.abort(signal.reason);
+    };
+    signal.addEventListener('abort', leave, { once: true });
+    try {
+      if (signal.aborted) leave();
+      return await this.#result;
+    } finally {
+      signal.removeEventListener('abort', leave);
+    }
+  }
+}
+
+function mergeFailure(what: string, error: unknown) {
+  if (isFirnError(error) && (error.code === 'ERR_MERGE_FAILED' || error.code === 'ERR_VM_BUSY')) {
+    return error;
+  }
+  const reason = error instanceof Error ? error.message : String(error);
+  return firnError('ERR_MERGE_FAILED', `${what} was not merged: ${reason}`, { cause: error });
+}

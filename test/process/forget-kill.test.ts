@@ -1,0 +1,79 @@
+/**
+ * Goal: a forget that dies at any moment leaves a consistent repository. Method: the real command line in a process of its own, killed without
+ * warning as soon as so many points are gone; after each death all objects are read, what must stay is there, and at last one more forget
+ * does the rest and the data of what stayed is verified byte by byte.
+ */
+
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { repairIndex } from '../../src/jobs/repair.js';
+import { verify } from '../../src/jobs/verify.js';
+import { newId } from '../../src/repository/format/names.js';
+import type { PointObject } from '../../src/repository/format/objects.js';
+import { changeTags, holdPoint } from '../../src/repository/labels.js';
+import { newRepository } from '../helpers/disks.js';
+import { firn, start } from '../helpers/firn.js';
+import { makeContent, writePoint } from '../helpers/writer.js';
+
+const POINTS = 120;
+const ROUNDS = 10;
+const KEPT = 5;
+
+describe('a forget that is killed', () => {
+  test('at any moment leaves points that are whole or gone, and the next one does the rest', async () => {
+    const repository = await newRepository();
+    const { point: first } = await writePoint(repository, makeContent(800, 1));
+    const points: PointObject[] = [];
+    for (let number = 0; number < POINTS; number++) {
+      const created = new Date(Date.UTC(2026, 0, 1 + number)).toISOString();
+      const point = { ...first, id: newId(), created, vm: { name: 'many' } };
+      await repository.seal(point);
+      points.push(point);
+    }
+    // Labels make it more to do, and more to do in part; the held point lies in the middle of those that go.
+    for (const point of points.slice(0, 40)) {
+      await changeTags(repository, point, { add: ['old', 'older'] });
+    }
+    const held = points[POINTS / 2] as PointObject;
+    await holdPoint(repository, held);
+    const mustStay = [first, held, ...points.slice(-KEPT)].map(({ id }) => id);
+    const parameters = ['forget', '--vm', 'many', '--keep-last', String(KEPT)];
+    const folder = path.join(repository.path, 'points');
+    const countNow = () => readdirSync(folder).filter((name) => !name.startsWith('.')).length;
+
+    let killed = 0;
+    let before = countNow();
+    for (let round = 0; round < ROUNDS; round++) {
+      const target = POINTS - (round + 1) * 8;
+      const child = start([...parameters, '--repo', repository.path]);
+      const exited = once(child, 'exit');
+      while (child.exitCode === null && countNow() > target) {
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      // A little later each time, so that it dies in different steps.
+      await new Promise((resolve) => setTimeout(resolve, round % 4));
+      child.kill('SIGKILL');
+      await exited;
+      if (child.signalCode === 'SIGKILL') killed++;
+      for (const name of await repository.objects()) {
+        if (name !== 'generation') expect(await repository.checkObject(name), name).toBe(true);
+      }
+      const ids = (await repository.points()).map(({ id }) => id);
+      for (const id of mustStay) expect(ids).toContain(id);
+      expect(ids.length).toBeLessThan(before);
+      before = ids.length;
+    }
+    expect(killed).toBeGreaterThan(ROUNDS / 2);
+
+    const finished = await firn([...parameters, '--repo', repository.path]);
+    expect([finished.status, finished.stderr]).toEqual([0, '']);
+    const ids = (await repository.points()).map(({ id }) => id);
+    expect(ids.sort()).toEqual(mustStay.sort());
+    // Of all labels the hold alone is left.
+    expect(await repository.labels()).toHaveLength(1);
+    await repairIndex(repository);
+    expect((await verify(repository, { readData: true })).problems).toEqual([]);
+  }, 240_000);
+});
