@@ -27,6 +27,10 @@ const TOOLS = {
     required: true,
   },
   qemu: { packages: ['qemu-utils'], present: () => onPath('qemu-img') },
+  storageDaemon: {
+    packages: ['qemu-system-common'],
+    present: () => onPath('qemu-storage-daemon'),
+  },
   sevenZip: { packages: ['7zip'], present: () => onPath('7zz', '7z') },
   vhdi: { packages: ['libvhdi-utils'], present: () => onPath('vhdiinfo') },
   pyvhdi: {
@@ -42,10 +46,20 @@ const TOOLS = {
 };
 
 const BUILD = ['compiler', 'cmake', 'generator'];
-const TEST = [...BUILD, 'gtest', 'qemu', 'sevenZip', 'vhdi', 'pyvhdi', 'ext4', 'bzip2'];
+const TEST = [
+  ...BUILD,
+  'gtest',
+  'qemu',
+  'storageDaemon',
+  'sevenZip',
+  'vhdi',
+  'pyvhdi',
+  'ext4',
+  'bzip2',
+];
 const MODES = {
   none: BUILD,
-  demo: [...BUILD, 'ext4'],
+  demo: BUILD,
   test: TEST,
   peers: [...BUILD, 'restic', 'borg', 'qemu', 'ext4'],
   ci: [...TEST, 'clangFormat'],

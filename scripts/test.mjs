@@ -3,7 +3,7 @@
  *
  *   N passed, N failed, N skipped
  *
- *   node scripts/test.mjs js                    the TypeScript suite alone
+ *   node scripts/test.mjs js [FILE...]          the TypeScript suite alone, or those files of it
  *   node scripts/test.mjs native [sanitizers]   the native suite alone, for example with address,undefined
  *
  * The exit code is nonzero when a test failed, when a suite could not be built or started, or when there were no tests at all.
@@ -16,7 +16,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const [only, sanitizers = ''] = process.argv.slice(2);
+const [only, ...rest] = process.argv.slice(2);
+const sanitizers = only === 'native' ? (rest[0] ?? '') : '';
+const files = only === 'js' ? rest : [];
 // Each set of sanitizers has a build of its own.
 const BUILD = join(ROOT, `build-test${sanitizers && `-${sanitizers.replaceAll(',', '-')}`}`);
 const reports = mkdtempSync(join(tmpdir(), 'firn-test-'));
@@ -95,6 +97,7 @@ function javascript() {
     process.execPath,
     join(ROOT, 'node_modules/vitest/vitest.mjs'),
     'run',
+    ...files,
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${report}`,

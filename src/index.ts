@@ -56,6 +56,12 @@ export {
 } from './jobs/backup.js';
 export { type CopyOptions, type CopyResult, copyDisk } from './jobs/copy.js';
 export { Disk, inspectDisk, openDisk, openPoint, type ReadableOptions } from './jobs/disk.js';
+export {
+  type ForgetOptions,
+  type ForgetResult,
+  forget,
+} from './jobs/forget.js';
+export { type JobFile, parseJobFile, readJobFile } from './jobs/job-file.js';
 export { type RepairIndexOptions, type RepairIndexResult, repairIndex } from './jobs/repair.js';
 export {
   type RestoredDisk,

@@ -21,7 +21,8 @@ import { fromFault } from './faults.js';
 import { replySchema } from './replies.js';
 import type { Target } from './spec.js';
 
-const SCRIPTS = fileURLToPath(new URL('./scripts', import.meta.url));
+/** The folder with the scripts, beside this file in src and in dist. */
+export const SCRIPTS = fileURLToPath(new URL('./scripts', import.meta.url));
 // The scripts' folder goes over in the environment, so that its name is no code either.
 const CALL =
   "& ([scriptblock]::Create([System.IO.File]::ReadAllText([System.IO.Path]::Combine($env:FIRN_HYPERV_SCRIPTS, 'call.ps1')))) ";
@@ -86,8 +87,8 @@ export class Bridge {
     let healthy = false;
     try {
       const id = randomUUID();
-      const request = encode({ id, target: this.target, operation, parameters });
-      const output = await this.#invoke(shell, operation, `${CALL}'${request}'`, options);
+      const line = callLine({ id, target: this.target, operation, parameters });
+      const output = await this.#invoke(shell, operation, line, options);
       healthy = true;
       const reply = replySchema.safeParse(unframe(operation, id, output));
       if (!reply.success) throw unexpected(operation, reply.error);
@@ -201,8 +202,14 @@ async function kill(shell: PowerShell): Promise<void> {
   await shell.dispose('SIGKILL').catch(() => undefined);
 }
 
-function encode(document: unknown): string {
-  return Buffer.from(JSON.stringify(document), 'utf8').toString('base64');
+/** All that PowerShell is ever told. */
+export function callLine(document: {
+  id: string;
+  target: Target;
+  operation: string;
+  parameters: Readonly<Record<string, unknown>>;
+}): string {
+  return `${CALL}'${Buffer.from(JSON.stringify(document), 'utf8').toString('base64')}'`;
 }
 
 /** The document in the frame with this request's id, out of all that was printed. */

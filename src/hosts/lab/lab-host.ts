@@ -17,6 +17,7 @@ import {
   type Host,
   type HostInfo,
   type Leftover,
+  markOf,
   type ReleaseOutcome,
   runOfMark,
   type StepName,
@@ -29,7 +30,7 @@ import { countEntry, findFault } from './faults.js';
 import { METHOD, releaseVm, VmCapture } from './lab-capture.js';
 import { checkLab } from './lab-check.js';
 import { programPath } from './start-vm.js';
-import { markedFiles, readLabFile, vmFolders } from './vm-file.js';
+import { configurationName, markedFiles, readLabFile, vmFolders } from './vm-file.js';
 import {
   asFirnError,
   diskStatus,
@@ -189,7 +190,7 @@ async function leftoversOf({ folder, vm }: FoundVm): Promise<Leftover[]> {
   const known = new Set<string>();
   for (const { name, kind, created, layers } of vm.checkpoints) {
     for (const layer of Object.values(layers)) known.add(layer);
-    if (runOfMark(name) !== undefined) known.add(`configuration_${name}.json`);
+    known.add(configurationName(name));
     if (kind === 'user') continue;
     left.push({ kind: 'checkpoint', name, vm: ref, ...markIn(name), detail: `made ${created}` });
   }
@@ -203,7 +204,7 @@ async function leftoversOf({ folder, vm }: FoundVm): Promise<Leftover[]> {
 
 function markIn(text: string): { mark?: string } {
   const run = runOfMark(text);
-  return run === undefined ? {} : { mark: `firn-${run}` };
+  return run === undefined ? {} : { mark: markOf(run) };
 }
 
 function refOf({ id, name }: VmRef): VmRef {

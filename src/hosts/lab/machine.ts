@@ -11,13 +11,13 @@ import { basename, join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { loadEngine } from '../../engine/engine.js';
 import { firnError, isFirnError } from '../../errors.js';
-import { runOfMark } from '../host.js';
 import { removeFiles, replaceFile } from './durable-file.js';
 import { findFault, takeFault } from './faults.js';
 import { LiveChain } from './live-chain.js';
 import {
   collectGarbage,
-  configurationPath,
+  configurationName,
+  isMark,
   layerPaths,
   readVmFile,
   removeUnfinished,
@@ -172,16 +172,14 @@ export class Machine {
   ): Promise<CheckpointResult> {
     const before = this.#vm;
     const id = randomUUID();
-    // Only a mark is known to be fit for a file's name.
-    const marked = runOfMark(request.name) !== undefined;
-    const suffix = marked ? request.name : id;
+    const suffix = isMark(request.name) ? request.name : id;
     const layers: Record<string, string> = {};
     for (const { name } of before.disks) layers[name] = `${name}_${suffix}.avhdx`;
-    const configuration = configurationPath(this.folder, suffix);
+    const configuration = join(this.folder, configurationName(suffix));
     this.#save({ ...before, garbage: [...Object.values(layers), basename(configuration)] });
     try {
       await this.#createLayers(layers);
-      if (marked) {
+      if (isMark(request.name)) {
         replaceFile(configuration, `${JSON.stringify({ ...before, garbage: [] }, null, 2)}\n`);
       }
       lastLook();
@@ -259,7 +257,7 @@ export class Machine {
   async #mergeNow(name: string, signal: AbortSignal): Promise<boolean> {
     const checkpoint = this.#vm.checkpoints.find((candidate) => candidate.name === name);
     if (checkpoint === undefined) {
-      removeFiles([configurationPath(this.folder, name)]);
+      this.#removeConfiguration(name);
       return false;
     }
     this.#refuseBelowAnother(checkpoint);
@@ -273,13 +271,17 @@ export class Machine {
         ...this.#vm,
         checkpoints: this.#vm.checkpoints.filter(({ id }) => id !== checkpoint.id),
       });
-      removeFiles([configurationPath(this.folder, name)]);
+      this.#removeConfiguration(name);
       return true;
     } catch (error) {
       throw mergeFailure(`${this.#vm.name}: ${name}`, error);
     } finally {
       this.#merging = undefined;
     }
+  }
+
+  #removeConfiguration(name: string): void {
+    if (isMark(name)) removeFiles([join(this.folder, configurationName(name))]);
   }
 
   // Above a run's checkpoint its layers are being read: they must not change, and merging one from below would change them.

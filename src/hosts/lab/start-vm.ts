@@ -14,7 +14,7 @@ import { processStatus } from './control.js';
 const START_DEADLINE_MS = 20_000;
 const POLL_MS = 20;
 const LOG_FILE = 'vm.log';
-const LOG_TAIL = 600;
+const WORD_MAX = 600;
 
 /** Starts the machine and waits until its guest runs; does nothing if it does already. ERR_HOST_FAILED with what the process said. */
 export async function startVm(folder: string, name: string): Promise<void> {
@@ -35,7 +35,7 @@ export async function startVm(folder: string, name: string): Promise<void> {
     failure = error.message;
   });
   child.on('exit', (code, signal) => {
-    failure = `it ended with ${code ?? signal}: ${tail(folder)}`;
+    failure = `it ended with ${code ?? signal}: ${lastWord(folder)}`;
   });
   child.unref();
   const until = performance.now() + START_DEADLINE_MS;
@@ -62,8 +62,9 @@ async function running(folder: string) {
   }
 }
 
-function tail(folder: string): string {
-  return readFileSync(join(folder, LOG_FILE), 'utf8').trim().slice(-LOG_TAIL);
+function lastWord(folder: string): string {
+  const lines = readFileSync(join(folder, LOG_FILE), 'utf8').trim().split('\n');
+  return (lines.at(-1) ?? '').slice(0, WORD_MAX);
 }
 
 /** A compiled program of this folder. From source, as under a test runner, it is in dist/. ERR_HOST_FAILED if it is not built. */

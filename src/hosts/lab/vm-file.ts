@@ -10,7 +10,7 @@ import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { firnError, fromFileSystem } from '../../errors.js';
-import { runOfMark } from '../host.js';
+import { markOf, runOfMark } from '../host.js';
 import { readIfThere, removeFiles, replaceFile } from './durable-file.js';
 
 export const VM_FILE = 'vm.json';
@@ -103,9 +103,15 @@ export function layerPaths(folder: string, disk: VmFile['disks'][number]): strin
   return disk.layers.map((layer) => join(folder, layer));
 }
 
-/** Where the configuration of a capture stands until its release. */
-export function configurationPath(folder: string, mark: string): string {
-  return join(folder, `configuration_${mark}.json`);
+/** True for a mark and nothing else: only that is known to be fit for a file's name. */
+export function isMark(text: string): boolean {
+  const run = runOfMark(text);
+  return run !== undefined && text === markOf(run);
+}
+
+/** The name of the file in which the configuration of a capture stands until its release. */
+export function configurationName(mark: string): string {
+  return `configuration_${mark}.json`;
 }
 
 /** Files of the folder that bear a mark of Firn's, by their names. */
@@ -114,7 +120,7 @@ export function markedFiles(folder: string): { name: string; mark: string }[] {
   for (const name of readdirSync(folder).sort()) {
     const run = runOfMark(name);
     // Names that begin with a dot are the engine's and ours while a file is being written.
-    if (run !== undefined && !name.startsWith('.')) found.push({ name, mark: `firn-${run}` });
+    if (run !== undefined && !name.startsWith('.')) found.push({ name, mark: markOf(run) });
   }
   return found;
 }

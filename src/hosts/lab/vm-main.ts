@@ -14,7 +14,12 @@ const LOOK_MS = 1000;
 const [, , folder] = process.argv;
 if (folder === undefined) throw new Error('Expected the folder of a machine');
 
-const machine = await VmProcess.start(folder);
+const machine = await VmProcess.start(folder).catch((error: unknown) => {
+  console.error(error);
+  // The last line is what the one who starts it shows.
+  console.error(error instanceof Error ? error.message : String(error));
+  process.exit(1);
+});
 const stop = () => {
   machine.stop().catch((error: unknown) => {
     console.error(error);

@@ -4,13 +4,14 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
+import { type FirnError, isFirnError } from '../../../src/errors.js';
 import type { Steps } from '../../../src/hosts/host.js';
 import { Connection } from '../../../src/hosts/hyperv/connection.js';
 import { HypervHost } from '../../../src/hosts/hyperv/hyperv-host.js';
 import { parseTarget } from '../../../src/hosts/hyperv/spec.js';
 import type { HypervTuning } from '../../../src/hosts/hyperv/tuning.js';
-import type { MachineSpec } from './standin/machines.js';
 import { Hypervisor } from './standin/hypervisor.js';
+import type { MachineSpec } from './standin/machines.js';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const PROGRAM = process.platform === 'win32' ? 'pwsh.exe' : 'pwsh';
@@ -89,3 +90,14 @@ export const PLAIN_STEPS: Steps = {
   run: async (_vm, _step, { deadlineMs }, work) =>
     work(deadlineMs === undefined ? new AbortController().signal : AbortSignal.timeout(deadlineMs)),
 };
+
+/** The FirnError that a promise rejects with; any other outcome fails the test. */
+export async function caught(promise: Promise<unknown>): Promise<FirnError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (isFirnError(error)) return error;
+    throw error;
+  }
+  throw new Error('it succeeded, but should have failed');
+}

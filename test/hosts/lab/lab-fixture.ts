@@ -1,13 +1,16 @@
 /** A lab for tests: small machines in a temporary folder, gone with their processes when the tests are. */
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 import {
+  checkGuestImages,
   clearFaults,
   createLab,
+  type GuestVerdict,
   type LabVmSpec,
   labStatus,
   labVm,
@@ -18,9 +21,11 @@ import {
   userCheckpoint,
 } from '../../../src/hosts/lab/lab.js';
 import { LabHost } from '../../../src/hosts/lab/lab-host.js';
-import type { HostFixture } from '../../conformance/host.js';
+import { captureOf, type HostFixture, recordSteps } from '../../conformance/host.js';
+import { expectSound } from './images.js';
 
 const MIB = 1024 * 1024;
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** What a machine has in these tests unless they say otherwise: little, and a guest that is busy. */
 export const SMALL = {
@@ -31,11 +36,24 @@ export const SMALL = {
   freezeMs: 5,
 } as const;
 
+// A machine's process is the compiled one: an older dist/ would test something else.
+async function assertFresh(): Promise<void> {
+  const program = await stat(path.join(ROOT, 'dist/hosts/lab/vm-main.js')).catch(() => undefined);
+  const source = path.join(ROOT, 'src/hosts/lab');
+  const files = await Promise.all(
+    (await readdir(source)).map((name) => stat(path.join(source, name))),
+  );
+  const newest = Math.max(...files.map((file) => file.mtimeMs));
+  if (program !== undefined && newest <= program.mtimeMs) return;
+  throw new Error('dist/ is missing or older than src/: run "npm run build:ts" first');
+}
+
 /** Makes a lab in a folder of its own. `remove` stops it and takes it away. */
 export async function makeLab(
   vms: readonly (Partial<LabVmSpec> & { name: string })[],
   { start = true }: { start?: boolean } = {},
 ): Promise<{ lab: string; remove: () => Promise<void> }> {
+  await assertFresh();
   const folder = await mkdtemp(path.join(tmpdir(), 'firn-lab-'));
   const lab = path.join(folder, 'lab');
   const remove = async () => {
@@ -69,6 +87,34 @@ export async function isWriting(lab: string, vm: string): Promise<boolean> {
     if (((await labVm(lab, vm)).generation ?? 0) > before) return true;
   }
   return false;
+}
+
+/** The verdict on a machine that is off, whose images the engine finds sound. */
+export async function verdictOn(lab: string, vm: string): Promise<GuestVerdict> {
+  const { disks } = await labVm(lab, vm);
+  const tops = disks.map((disk) => disk.layers[0] ?? '');
+  for (const top of tops) await expectSound(top);
+  return checkGuestImages(tops);
+}
+
+export async function depthsOf(lab: string): Promise<number[]> {
+  const { vms } = await labStatus(lab);
+  return vms.flatMap((vm) => vm.disks.map((disk) => disk.layers.length));
+}
+
+export async function captureAll(lab: string, mark: string): Promise<void> {
+  const host = new LabHost(lab);
+  for (const vm of await host.listVms()) {
+    const policy = { wanted: 'application', required: 'crash' } as const;
+    const request = { vm, policy, excludedDisks: [], freezeDeadlineMs: 3000 };
+    captureOf((await host.capture([request], mark, recordSteps()))[0]);
+  }
+}
+
+export async function releaseAll(lab: string, mark: string, deadlineMs = 20_000) {
+  const host = new LabHost(lab);
+  const outcomes = await host.release(await host.listVms(), mark, deadlineMs, recordSteps());
+  return outcomes.map((outcome) => outcome.error).filter((error) => error !== undefined);
 }
 
 /** Waits until something holds; fails after some seconds. */

@@ -3,7 +3,7 @@
  * captured is judged by the guest's own checker, which reads the frozen layers through the engine.
  */
 
-import { open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -16,6 +16,7 @@ import {
   type GuestVerdict,
   type LabFault,
   labVm,
+  mergeCheckpoint,
   setFault,
   startLab,
   stopLab,
@@ -290,6 +291,22 @@ describe('a lab of one machine of each kind', () => {
     await capture(lab, 'none', { mark });
     expect(await release(lab, 'none', mark)).toBeUndefined();
     expect((await labVm(lab, 'none')).checkpoints.map(({ name }) => name)).toEqual([foreign]);
+  });
+
+  test("a checkpoint's name is never taken for a path", async () => {
+    const { folder } = await labVm(lab, 'application');
+    const name = `../../${newMark()}`;
+    const victim = path.join(folder, `configuration_${name}.json`);
+    const before = (await readdir(folder)).sort();
+    await userCheckpoint(lab, 'application', { name, recovery: true });
+    expect((await readdir(folder)).length).toBe(before.length + 2);
+    await mkdir(path.join(folder, 'configuration_..'));
+    await writeFile(victim, 'stays');
+    await mergeCheckpoint(lab, 'application', name);
+    expect(await readFile(victim, 'utf8')).toBe('stays');
+    await rm(victim);
+    await rm(path.join(folder, 'configuration_..'), { recursive: true });
+    expect((await readdir(folder)).sort()).toEqual(before);
   });
 
   test('a file of a mark that no chain uses is named, and goes with the release', async () => {

@@ -15,6 +15,7 @@ import {
   stopLab,
   userCheckpoint,
 } from '../../../src/hosts/lab/lab.js';
+import { LabHost } from '../../../src/hosts/lab/lab-host.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { MIB } from './images.js';
 import { isWriting, makeLab, SMALL, temporaryLab, until } from './lab-fixture.js';
@@ -171,7 +172,6 @@ function isAlive(pid: number): boolean {
 test('the volume has the size that the lab was given', async () => {
   const lab = path.join(await temporaryFolder(), 'lab');
   await createLab(lab, { vms: [{ name: 'vm', ...SMALL }], volumeBytes: 1024 * MIB });
-  const { LabHost } = await import('../../../src/hosts/lab/lab-host.js');
   const [volume] = await new LabHost(lab).volumes();
   expect(volume?.sizeBytes).toBe(1024 * MIB);
   expect(volume?.freeBytes).toBeLessThan(1020 * MIB);

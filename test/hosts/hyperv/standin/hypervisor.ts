@@ -211,9 +211,9 @@ export class Hypervisor {
       await this.shadows.serve(lines, socket);
       return;
     }
-    const { command, arguments: given } = JSON.parse(
+    const { command, arguments: given, node } = JSON.parse(
       Buffer.from(first.value, 'base64').toString('utf8'),
-    ) as { command: string; arguments: Record<string, unknown> };
+    ) as { command: string; arguments: Record<string, unknown>; node: string };
     if (this.faults.cmdletHangs === command) return;
     const warning = this.faults.cmdletWarns.get(command);
     const warnings = warning === undefined ? [] : [warning];
@@ -221,19 +221,23 @@ export class Hypervisor {
     try {
       const failure = this.faults.cmdletFails.get(command);
       if (failure !== undefined) throw new Error(failure);
-      answer = { result: await this.#answer(command, given), warnings };
+      answer = { result: await this.#answer(command, given, node), warnings };
     } catch (error) {
       answer = { error: (error as Error).message, warnings };
     }
     socket.end(`${Buffer.from(JSON.stringify(answer)).toString('base64')}\n`);
   }
 
-  async #answer(command: string, given: Record<string, unknown>): Promise<unknown> {
+  async #answer(
+    command: string,
+    given: Record<string, unknown>,
+    node: string,
+  ): Promise<unknown> {
     const vm = given.VM === undefined ? undefined : this.machineOf(given.VM);
     switch (command) {
       case 'Get-VM':
         return this.machines
-          .filter(({ id }) => !this.owners.has(id))
+          .filter(({ id }) => (this.owners.get(id) ?? node) === node)
           .map((machine) => this.#vm(machine));
       case 'Get-VMHardDiskDrive':
         return this.#drives(given);

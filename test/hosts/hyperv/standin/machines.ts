@@ -141,16 +141,18 @@ export async function endCheckpoint(
   machine.status = STATUS.merging;
   try {
     await merging();
-    for (const [disk, layer] of checkpoint.frozen) {
-      const child = disk.chain[disk.chain.indexOf(layer) + 1];
-      await mergeAbove(disk, layer);
-      // A later checkpoint that had frozen the layer above has this one now.
-      for (const other of machine.checkpoints) {
-        if (child !== undefined && other.frozen.get(disk) === child) other.frozen.set(disk, layer);
-      }
-    }
+    for (const [disk, layer] of checkpoint.frozen) await mergeInto(machine, disk, layer);
   } finally {
     machine.status = undefined;
+  }
+}
+
+/** Merges what is above a layer into it. A checkpoint that had frozen the layer above has this one then. */
+export async function mergeInto(machine: Machine, disk: StandinDisk, layer: Layer): Promise<void> {
+  const child = disk.chain[disk.chain.indexOf(layer) + 1];
+  await mergeAbove(disk, layer);
+  for (const other of machine.checkpoints) {
+    if (child !== undefined && other.frozen.get(disk) === child) other.frozen.set(disk, layer);
   }
 }
 

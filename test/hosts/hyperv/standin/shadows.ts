@@ -9,8 +9,8 @@ import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import path from 'node:path';
 import type { Hypervisor, StandinVolume } from './hypervisor.js';
-import { addLayer, type Layer, mergeAbove, type StandinDisk, writeChild } from './layers.js';
-import { type Machine, STATUS } from './machines.js';
+import { addLayer, type Layer, type StandinDisk, writeChild } from './layers.js';
+import { type Machine, mergeInto, STATUS } from './machines.js';
 
 const WRITER = '{66841cd4-6ded-4f4b-8f17-fd23f8ddc3de}';
 
@@ -203,7 +203,7 @@ export class Shadows {
     await this.#drop(session.copies.splice(0));
     for (const { machine, disk, below } of session.running.splice(0)) {
       machine.status = STATUS.merging;
-      await mergeAbove(disk, below);
+      await mergeInto(machine, disk, below);
       machine.status = undefined;
     }
   }

@@ -32,14 +32,19 @@ function ConvertFrom-StandinAnswer($value) {
     return $value
 }
 
-function Invoke-Standin([string] $command, $arguments) {
+function Invoke-Standin {
+    [CmdletBinding()] param([string] $command, $arguments)
+    if ($env:FIRN_STANDIN_NOISE) {
+        [System.Console]::Out.WriteLine('Ein Modul meldet sich: <<FIRN nonsense FIRN>>')
+        [System.Console]::Error.WriteLine('WARNUNG: veraltet')
+    }
     $client = [System.Net.Sockets.TcpClient] @{ NoDelay = $true }
     try {
         $client.Connect('127.0.0.1', [int] $env:FIRN_STANDIN_PORT)
         $stream = $client.GetStream()
         $plain = @{}
         foreach ($key in @($arguments.Keys)) { $plain[$key] = ConvertTo-StandinArgument $arguments[$key] }
-        $line = (ConvertTo-FirnBase64 @{ command = $command; arguments = $plain }) + "`n"
+        $line = (ConvertTo-FirnBase64 @{ command = $command; arguments = $plain; node = "$env:FIRN_STANDIN_NODE" }) + "`n"
         $bytes = [System.Text.Encoding]::ASCII.GetBytes($line)
         $stream.Write($bytes, 0, $bytes.Length)
         $reader = [System.IO.StreamReader] $stream

@@ -1,0 +1,352 @@
+/** Recovery checkpoints, from Windows Server 2016 on: what is promised, what goes wrong, and what is found again after a death. */
+
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import {
+  type CaptureOutcome,
+  type ConsistencyPolicy,
+  runOfMark,
+  type Steps,
+} from '../../../src/hosts/host.js';
+import type { HypervHost } from '../../../src/hosts/hyperv/hyperv-host.js';
+import { captureOf, newMark } from '../../conformance/host-bench.js';
+import { diskContent } from '../../helpers/disks.js';
+import { BUILD, describeWithPowerShell, Lane, PLAIN_STEPS } from './lane.js';
+import { contentOf, topOf } from './standin/layers.js';
+import { endCheckpoint } from './standin/machines.js';
+
+const LEAST: ConsistencyPolicy = { wanted: 'application', required: 'crash' };
+const MOST: ConsistencyPolicy = { wanted: 'application', required: 'application' };
+
+describeWithPowerShell('recovery checkpoints', () => {
+  let lane: Lane;
+  let host: HypervHost;
+  beforeAll(async () => {
+    lane = await Lane.open(BUILD.server2016, [
+      { name: 'app' },
+      { name: 'bare', guest: 'none' },
+      { name: 'off', state: 'Off', guest: 'none' },
+    ]);
+    host = lane.host();
+  });
+  afterEach(async () => {
+    const { hypervisor } = lane;
+    Object.assign(hypervisor.faults, {
+      guestVssFails: undefined,
+      checkpointFails: undefined,
+      jobWarns: undefined,
+      mergeStalls: undefined,
+      mergeFails: undefined,
+      renameFails: false,
+      slowJobMs: undefined,
+      mergeEvents: [],
+    });
+    await hypervisor.settle();
+    for (const machine of hypervisor.machines) {
+      for (const checkpoint of [...machine.checkpoints]) await endCheckpoint(machine, checkpoint);
+    }
+    hypervisor.asked.length = 0;
+    hypervisor.destroyed.length = 0;
+  });
+  afterAll(() => lane.close());
+
+  async function capture(
+    name: string,
+    { policy = LEAST, mark = newMark(), steps = PLAIN_STEPS, freezeDeadlineMs = 5000 } = {},
+  ): Promise<CaptureOutcome> {
+    const vm = (await host.listVms()).find((candidate) => candidate.name === name);
+    if (vm === undefined) throw new Error(`the host does not list ${name}`);
+    const request = { vm, policy, excludedDisks: [], freezeDeadlineMs };
+    const [outcome] = await host.capture([request], mark, steps);
+    if (outcome === undefined) throw new Error('there is no outcome');
+    return outcome;
+  }
+
+  async function release(name: string, mark: string, deadlineMs = 10_000, from = host) {
+    const { id } = lane.hypervisor.machine(name);
+    const [outcome] = await from.release([{ id, name }], mark, deadlineMs, PLAIN_STEPS);
+    return outcome?.error;
+  }
+
+  const claims = async () => {
+    const folder = path.join(lane.hypervisor.folder, 'ProgramData', 'Firn', 'captures');
+    return readdir(folder).catch(() => []);
+  };
+
+  test('freeze the content of the disks, and give it back with what was written since', async () => {
+    const [disk] = lane.hypervisor.machine('app').disks;
+    if (disk === undefined) throw new Error('it has a disk');
+    const before = contentOf(disk, topOf(disk));
+    const mark = newMark();
+    const { disks } = captureOf(await capture('app', { mark }));
+    const [top = '', ...parents] = disks[0]?.layers ?? [];
+    expect(await diskContent(top, parents)).toEqual(before);
+    const written = contentOf(disk, topOf(disk));
+    expect(written.equals(before)).toBe(false);
+    expect(await release('app', mark)).toBeUndefined();
+    expect(await diskContent(disk.chain[0]?.path ?? '')).toEqual(written);
+    expect(await claims()).toEqual([]);
+  });
+
+  test('give the whole chain when the user has checkpoints', async () => {
+    await lane.hypervisor.userCheckpoint('app');
+    await lane.hypervisor.userCheckpoint('app');
+    const [disk] = lane.hypervisor.machine('app').disks;
+    if (disk === undefined) throw new Error('it has a disk');
+    const before = contentOf(disk, topOf(disk));
+    const mark = newMark();
+    const { disks } = captureOf(await capture('app', { mark }));
+    const [top = '', ...parents] = disks[0]?.layers ?? [];
+    expect(parents).toHaveLength(2);
+    expect(await diskContent(top, parents)).toEqual(before);
+    expect(await release('app', mark)).toBeUndefined();
+    expect(lane.hypervisor.depth('app')).toBe(3);
+  });
+
+  describe('what they promise', () => {
+    test('is what the guest promised', async () => {
+      const { consistency, consistencyReason } = captureOf(await capture('app'));
+      expect([consistency, consistencyReason]).toEqual(['application', undefined]);
+      expect(lane.hypervisor.asked.map(({ level }) => level)).toEqual([1]);
+    });
+
+    test('is crash consistency when guest VSS fails and the policy allows, with the reason', async () => {
+      lane.hypervisor.faults.guestVssFails = 'app';
+      const mark = newMark();
+      const outcome = captureOf(await capture('app', { mark }));
+      expect(outcome.consistency).toBe('crash');
+      expect(outcome.consistencyReason).toContain('VSS im Gast (0x80070539)');
+      expect(lane.hypervisor.asked.map(({ level }) => level)).toEqual([1, 2]);
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(1);
+      expect(await release('app', mark)).toBeUndefined();
+    });
+
+    test('is nothing when guest VSS fails and the policy does not allow less', async () => {
+      lane.hypervisor.faults.guestVssFails = 'app';
+      const outcome = await capture('app', { policy: MOST });
+      expect(outcome.error?.code).toBe('ERR_FREEZE_FAILED');
+      expect(outcome.error?.message).toContain('VSS im Gast');
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
+    });
+
+    test('is less when the job ends with warnings', async () => {
+      lane.hypervisor.faults.jobWarns = 'app';
+      const mark = newMark();
+      const outcome = captureOf(await capture('app', { mark }));
+      expect(outcome.consistency).toBe('crash');
+      expect(outcome.consistencyReason).toContain('Ein Datenträger wurde ausgelassen.');
+      await release('app', mark);
+      const refused = await capture('app', { policy: MOST, mark });
+      expect(refused.error?.code).toBe('ERR_CONSISTENCY');
+      expect(await release('app', mark)).toBeUndefined();
+    });
+
+    test('is everything for a machine that is off, without asking a guest', async () => {
+      const { consistency } = captureOf(await capture('off', { policy: MOST }));
+      expect(consistency).toBe('application');
+      expect(lane.hypervisor.asked.map(({ level }) => level)).toEqual([2]);
+    });
+
+    test('is nothing for a machine that was switched on between the list and the checkpoint', async () => {
+      const machine = lane.hypervisor.machine('off');
+      const steps: Steps = {
+        run: (vm, step, options, work) => {
+          machine.state = 'Running';
+          return PLAIN_STEPS.run(vm, step, options, work);
+        },
+      };
+      try {
+        const outcome = await capture('off', { policy: MOST, steps });
+        expect(outcome.error?.code).toBe('ERR_CONSISTENCY');
+      } finally {
+        machine.state = 'Off';
+      }
+    });
+
+    test('is nothing, and nothing is tried, when the guest has no backup service and more is required', async () => {
+      const outcome = await capture('bare', { policy: MOST });
+      expect(outcome.error?.code).toBe('ERR_CONSISTENCY');
+      expect(outcome.error?.message).toContain('integration service');
+      expect(lane.hypervisor.asked).toEqual([]);
+    });
+  });
+
+  describe('of others', () => {
+    test('stop a capture, are named, and stay', async () => {
+      await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      const mark = newMark();
+      const outcome = await capture('app', { mark });
+      expect(outcome.error?.code).toBe('ERR_VM_BUSY');
+      expect(outcome.error?.message).toContain('OtherBackup 17');
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.machine('app').checkpoints.map(({ name }) => name)).toEqual([
+        'OtherBackup 17',
+      ]);
+      const [leftover] = await host.leftovers();
+      expect(leftover).toMatchObject({ kind: 'checkpoint', name: 'OtherBackup 17' });
+      expect(leftover?.mark).toBeUndefined();
+      expect(lane.hypervisor.destroyed).toEqual([]);
+    });
+  });
+
+  describe('after a death', () => {
+    test('are found without their mark: PowerShell died before it could name them', async () => {
+      lane.hypervisor.faults.slowJobMs = 1500;
+      const mark = newMark();
+      const controller = new AbortController();
+      const steps: Steps = { run: (_vm, _step, _options, work) => work(controller.signal) };
+      const dying = capture('app', { mark, steps });
+      while (lane.hypervisor.asked.length === 0) await sleep(10);
+      // The job runs on in the host; its claim may or may not have the job's id by now.
+      controller.abort();
+      expect((await dying).error?.code).toBe('ERR_ABORTED');
+      const other = lane.host();
+      const left = await other.leftovers();
+      expect(left.map(({ mark: found, vm }) => [found, vm?.name])).toEqual([[mark, 'app']]);
+      expect(await release('app', mark, 10_000, other)).toBeUndefined();
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
+      expect(lane.hypervisor.depth('app')).toBe(1);
+      expect(lane.hypervisor.destroyed).toEqual(['app - Sicherung']);
+      expect(await claims()).toEqual([]);
+    });
+
+    test('are ended when they could not be named', async () => {
+      lane.hypervisor.faults.renameFails = true;
+      const mark = newMark();
+      const outcome = await capture('app', { mark, policy: MOST });
+      expect(outcome.error).toBeDefined();
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.depth('app')).toBe(1);
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
+    });
+
+    async function claim(mark: string, begun: Date, before: string[] = []): Promise<void> {
+      const { id } = lane.hypervisor.machine('app');
+      const folder = path.join(lane.hypervisor.folder, 'ProgramData', 'Firn', 'captures', mark);
+      await mkdir(folder, { recursive: true });
+      const document = { mark, vm: id, begun, windowMs: 60_000, before, layers: [], active: [] };
+      await writeFile(path.join(folder, `${id}.json`), JSON.stringify(document));
+    }
+
+    test('are not taken for ours when they were there before, or were made at another time', async () => {
+      const { id } = await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      const known = newMark();
+      await claim(known, new Date(), [`Microsoft:${id}`]);
+      expect(await release('app', known)).toBeUndefined();
+      const later = newMark();
+      await claim(later, new Date(Date.now() + 30_000));
+      expect(await release('app', later)).toBeUndefined();
+      const earlier = newMark();
+      await claim(earlier, new Date(Date.now() - 120_000));
+      expect(await release('app', earlier)).toBeUndefined();
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(1);
+      expect(lane.hypervisor.destroyed).toEqual([]);
+    });
+
+    test('all stay when two could be ours', async () => {
+      await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      const mark = newMark();
+      await claim(mark, new Date(Date.now() - 5000));
+      const error = await release('app', mark);
+      expect(error?.code).toBe('ERR_HOST_FAILED');
+      expect(error?.message).toContain('OtherBackup 17, OtherBackup 17');
+      expect(lane.hypervisor.destroyed).toEqual([]);
+      await endCheckpoint(
+        lane.hypervisor.machine('app'),
+        lane.hypervisor.machine('app').checkpoints[0] as never,
+      );
+      // Who cleans up by hand ends the doubt, and what remains fits alone.
+      expect(await release('app', mark)).toBeUndefined();
+    });
+
+    test('are ended by the mark in their name alone when the claim is lost', async () => {
+      const mark = newMark();
+      const checkpoint = await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      checkpoint.name = mark;
+      expect(await release('app', newMark())).toBeUndefined();
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(1);
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.depth('app')).toBe(1);
+    });
+  });
+
+  describe('that do not merge', () => {
+    test('are an error at the deadline, with what the event log says, and go on', async () => {
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      lane.hypervisor.faults.mergeStalls = 'app';
+      lane.hypervisor.faults.mergeEvents = [
+        'Hintergrundzusammenführung abgebrochen (fremde Maschine)',
+        `Hintergrundzusammenführung abgebrochen: 0x80070020. (${lane.hypervisor.machine('app').id.toUpperCase()})`,
+      ];
+      const error = await release('app', mark, 400);
+      expect(error?.code).toBe('ERR_MERGE_FAILED');
+      expect(error?.message).toContain('layers are being merged');
+      expect(error?.message).toContain('0x80070020');
+      expect(error?.message).not.toContain('fremde');
+      const marks = (await host.leftovers()).map(({ name }) => runOfMark(name));
+      expect(marks).toEqual([runOfMark(mark)]);
+      lane.hypervisor.faults.mergeStalls = undefined;
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.depth('app')).toBe(1);
+    });
+
+    test('are tried again, and name the error if that goes on', async () => {
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      lane.hypervisor.faults.mergeFails = 'app';
+      const error = await release('app', mark, 700);
+      expect(error?.code).toBe('ERR_MERGE_FAILED');
+      expect(error?.message).toContain('Die Datei wird von einem anderen Prozess verwendet');
+      expect(lane.hypervisor.destroyed.length).toBeGreaterThan(1);
+      lane.hypervisor.faults.mergeFails = undefined;
+      expect(await release('app', mark)).toBeUndefined();
+    });
+  });
+
+  test('ask for a copy backup where the host knows that, and only there', async () => {
+    captureOf(await capture('app'));
+    expect(lane.hypervisor.asked[0]?.settings).toEqual({
+      ConsistencyLevel: '1',
+      IgnoreNonSnapshottableDisks: 'TRUE',
+    });
+    const newer = await Lane.open(BUILD.server2019, [{ name: 'vm' }]);
+    try {
+      const [vm] = await newer.host().listVms();
+      if (vm === undefined) throw new Error('it has a machine');
+      const request = { vm, policy: MOST, excludedDisks: [], freezeDeadlineMs: 5000 };
+      const [outcome] = await newer.host().capture([request], newMark(), PLAIN_STEPS);
+      captureOf(outcome);
+      expect(newer.hypervisor.asked[0]?.settings.GuestBackupType).toBe('2');
+    } finally {
+      await newer.close();
+    }
+  });
+
+  test('say what disks they leave out, and why', async () => {
+    const machine = lane.hypervisor.machine('app');
+    const drive = { ControllerType: 'SCSI', ControllerNumber: 0, SupportPersistentReservations: false };
+    machine.extraDrives.push(
+      { ...drive, ControllerLocation: 5, DiskNumber: 3, Path: 'Disk 3' },
+      { ...drive, ControllerLocation: 6, DiskNumber: null, Path: '/share/a.vhds' },
+      { ...drive, ControllerLocation: 7, DiskNumber: null, Path: '/no/such/file.vhdx' },
+    );
+    try {
+      const vm = (await host.listVms()).find(({ name }) => name === 'app');
+      const reasons = vm?.disks.map((disk) => [disk.name, disk.unsupported?.slice(0, 28)]);
+      expect(reasons).toEqual([
+        ['scsi-0-0', undefined],
+        ['scsi-0-5', 'it is a pass-through disk'],
+        ['scsi-0-6', 'it is a VHD Set, shared betw'],
+        ['scsi-0-7', 'its layers cannot be read: /'],
+      ]);
+      const warnings = (await host.check()).filter(({ name }) => name === 'machine app');
+      expect(warnings).toHaveLength(3);
+    } finally {
+      machine.extraDrives.length = 0;
+    }
+  });
+});
