@@ -45,6 +45,23 @@ void ForEachObject(const Napi::Array& array, Add add) {
   }
 }
 
+// { root, ranges: [offset, length][] }
+BackupBase ToBackupBase(const Napi::Object& object) {
+  BackupBase base;
+  base.root = ToId(object.Env(), GetString(object, "root"));
+  const Napi::Array ranges = GetArray(object, "ranges");
+  base.changed.reserve(ranges.Length());
+  for (uint32_t i = 0; i < ranges.Length(); ++i) {
+    // A list of many numbers: each lives only as long as it is looked at.
+    const Napi::HandleScope scope(object.Env());
+    const Napi::Value pair = ranges[i];
+    if (!pair.IsArray()) ThrowWrong(object.Env(), "ranges", "a list of pairs");
+    base.changed.push_back(
+        {GetUint(pair.As<Napi::Object>(), "0"), GetUint(pair.As<Napi::Object>(), "1")});
+  }
+  return base;
+}
+
 }  // namespace
 
 std::string GetString(const Napi::Object& object, const char* name) {
@@ -163,7 +180,9 @@ BackupOptions ToBackupOptions(const Napi::Object& object) {
   BackupOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   ForEachObject(GetArray(object, "disks"), [&](const Napi::Object& disk) {
-    options.disks.push_back({GetString(disk, "path"), ToOpenDiskOptions(GetObject(disk, "open"))});
+    BackupDisk row{GetString(disk, "path"), ToOpenDiskOptions(GetObject(disk, "open"))};
+    if (!disk.Get("base").IsUndefined()) row.base = ToBackupBase(GetObject(disk, "base"));
+    options.disks.push_back(std::move(row));
   });
   options.run = GetHex<16>(object, "run");
   options.attempt = static_cast<uint32_t>(GetUint(object, "attempt"));

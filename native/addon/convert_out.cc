@@ -169,6 +169,8 @@ Napi::Object FromBackupResult(Napi::Env env, const BackupResult& result) {
                row.Set("root", ToHex(disk.root));
                row.Set("identity", FromIdentity(env, disk.identity));
                row.Set("dataBytes", Number(env, disk.data_bytes));
+               if (disk.changed_bytes) row.Set("changedBytes", Number(env, *disk.changed_bytes));
+               if (!disk.base_refused.empty()) row.Set("baseRefused", disk.base_refused);
                return row;
              }));
   object.Set("packs", FromPackNames(env, result.packs));

@@ -39,17 +39,22 @@ uint64_t ChunkingParameters::CutLimit() const {
   return threshold - 1;
 }
 
+bool PageCuts(const ChunkingParameters& parameters, uint64_t cut_limit, const uint8_t* data,
+              uint32_t page, uint32_t length) {
+  if (parameters.fixed) return (page + 1) % parameters.max_pages == 0;
+  if (length == parameters.max_pages) return true;
+  if (length < parameters.min_pages) return false;
+  return PageHash(data, parameters.seed) <= cut_limit;
+}
+
 bool SegmentWalker::IsHole(uint32_t page) const {
   return !present_.Has(page) ||
          IsZero(segment_ + static_cast<size_t>(page) * kPageBytes, kPageBytes);
 }
 
 bool SegmentWalker::Cuts(uint32_t page, uint32_t length) const {
-  if (parameters_.fixed) return (page + 1) % parameters_.max_pages == 0;
-  if (length == parameters_.max_pages) return true;
-  if (length < parameters_.min_pages) return false;
-  const uint8_t* data = segment_ + static_cast<size_t>(page) * kPageBytes;
-  return PageHash(data, parameters_.seed) <= cut_limit_;
+  return PageCuts(parameters_, cut_limit_, segment_ + static_cast<size_t>(page) * kPageBytes, page,
+                  length);
 }
 
 bool SegmentWalker::Next(SegmentRun* run) {

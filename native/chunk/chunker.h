@@ -30,6 +30,11 @@ struct ChunkingParameters {
   uint64_t CutLimit() const;
 };
 
+// Whether a chunk of `length` pages ends after `page` (its number in the segment), whose bytes are
+// `data`; `cut_limit` is the parameters'. What follows the page may end the chunk as well.
+bool PageCuts(const ChunkingParameters& parameters, uint64_t cut_limit, const uint8_t* data,
+              uint32_t page, uint32_t length);
+
 struct SegmentRun {
   uint32_t first_page = 0;
   uint32_t pages = 0;

@@ -24,6 +24,11 @@ class PageSet {
     for (; begin + 64 <= end; begin += 64) words_[begin / 64] = ~uint64_t{0};
     for (; begin < end; ++begin) Add(begin);
   }
+  // Whether any page of [begin, end) is in it.
+  bool HasAny(uint32_t begin, uint32_t end) const {
+    while (begin < end && !Has(begin)) ++begin;
+    return begin < end;
+  }
   bool empty() const {
     for (uint64_t word : words_) {
       if (word != 0) return false;

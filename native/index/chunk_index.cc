@@ -80,10 +80,23 @@ bool ChunkIndex::Rely(const Id& id) {
   std::shared_lock lock(mutex_);
   const auto place = FindAccepted(id, [](const Pack& pack) { return !pack.condemned; });
   if (!place) return false;
-  if (place->pack < listed_packs_) {
-    relied_[place->pack].store(true, std::memory_order_relaxed);
-  }
+  RelyOn(place->pack);
   return true;
+}
+
+bool ChunkIndex::RelyOnChunk(const Id& id, uint32_t raw_length) {
+  std::shared_lock lock(mutex_);
+  const auto place = FindAccepted(id, [](const Pack& pack) { return !pack.condemned; });
+  if (!place || place->record_class != RecordClass::kChunk || place->raw_length != raw_length) {
+    return false;
+  }
+  RelyOn(place->pack);
+  return true;
+}
+
+// REQUIRES: mutex_ held.
+void ChunkIndex::RelyOn(uint32_t pack) {
+  if (pack < listed_packs_) relied_[pack].store(true, std::memory_order_relaxed);
 }
 
 std::vector<PackName> ChunkIndex::ReliedPacks() const {

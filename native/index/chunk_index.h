@@ -42,7 +42,10 @@ class ChunkIndex {
 
   // Whether a pack that is not condemned holds it. That pack is remembered as relied on.
   bool Rely(const Id& id);
-  // The packs that Rely has answered with, of those that were listed.
+  // The same for a chunk of known length, which something other than its content names: a record of
+  // another kind or length does not count.
+  bool RelyOnChunk(const Id& id, uint32_t raw_length);
+  // The packs that Rely and RelyOnChunk have answered with, of those that were listed.
   std::vector<PackName> ReliedPacks() const;
 
   // Takes in an index run that was just written, with the packs it names.
@@ -65,6 +68,7 @@ class ChunkIndex {
 
   ChunkIndex(FileSystem& fs, std::string root) : fs_(fs), root_(std::move(root)) {}
   void Insert(std::unique_ptr<IndexRun> run);
+  void RelyOn(uint32_t pack);
   template <typename Accept>
   std::optional<ChunkPlace> FindAccepted(const Id& id, Accept accept) const;
 

@@ -22,7 +22,13 @@ Status BackupJob::OpenAll() {
   FIRN_RETURN_IF_ERROR(shared_->chunking.Check());
   shared_->memory = BackupMemory::Plan(tuning_.memory_bytes, tuning_.workers,
                                        RecordBytesMax(repository.chunking.max_pages * kPageBytes));
-  std::vector<const Disk*> disks;
+  FIRN_RETURN_IF_ERROR(OpenDisks());
+  if (options_.store) FIRN_RETURN_IF_ERROR(OpenStore());
+  for (size_t i = 0; i < options_.disks.size(); ++i) OpenBase(options_.disks[i], i);
+  return MakePlan();
+}
+
+Status BackupJob::OpenDisks() {
   for (const BackupDisk& source : options_.disks) {
     OpenDiskOptions open = source.open;
     open.direct = tuning_.io != IoMode::kBuffered;
@@ -30,22 +36,16 @@ Status BackupJob::OpenAll() {
     if (disk->size() > kDiskBytesMax) {
       return Status::Error(Code::kUnsupported, "the disk is larger than 64 TiB").At(source.path);
     }
-    FIRN_ASSIGN_OR_RETURN(uint64_t present, PresentSegmentBytes(*disk));
-    stats_.total_bytes += present;
-    disks.push_back(disk.get());
     shared_->disks.push_back(std::move(disk));
     shared_->maps.push_back(std::make_unique<MapBuilder>());
+    shared_->bases.emplace_back();
+    result_.disks.emplace_back();
   }
-  SegmentPlan::Observer observer;
-  observer.on_segment = [shared = shared_.get()](const SegmentPlace& place) {
-    shared->maps[place.disk]->Expect(place.segment);
-  };
-  observer.on_disk_end = [shared = shared_.get()](uint32_t disk) {
-    shared->maps[disk]->ExpectNoMore();
-  };
-  shared_->plan = std::make_unique<SegmentPlan>(std::move(disks), std::move(observer));
-  if (!options_.store) return Status::Ok();
+  return Status::Ok();
+}
 
+Status BackupJob::OpenStore() {
+  const RepositoryView& repository = options_.repository;
   FIRN_ASSIGN_OR_RETURN(shared_->index, ChunkIndex::Open(fs_, repository.listing));
   shared_->registry =
       std::make_unique<ChunkRegistry>(shared_->index.get(), options_.run, options_.attempt,
@@ -57,6 +57,51 @@ Status BackupJob::OpenAll() {
         return registry->AddPack(name, table);
       });
   registry->set_sync_packs([packs = shared_->packs.get()] { return packs->SyncNames(); });
+  // Map objects are small and lie side by side: the kernel's cache suits them.
+  shared_->base_packs = std::make_unique<PackFiles>(fs_, repository.listing.root, false);
+  return Status::Ok();
+}
+
+// A base that can't be used costs time, not the backup.
+void BackupJob::OpenBase(const BackupDisk& source, size_t disk) {
+  if (!source.base) return;
+  BackupResult::DiskResult& row = result_.disks[disk];
+  if (!options_.store) {
+    row.base_refused = "nothing is stored: the disk was read as a whole";
+    return;
+  }
+  Result<std::unique_ptr<DiskBase>> base =
+      DiskBase::Open(*source.base, *shared_->disks[disk], shared_->index.get(),
+                     shared_->base_packs.get(), shared_->keys, shared_->chunking);
+  if (!base.ok()) {
+    row.base_refused = base.status().ToString();
+    return;
+  }
+  row.changed_bytes = (*base)->changed_bytes();
+  shared_->bases[disk] = std::move(*base);
+}
+
+Status BackupJob::MakePlan() {
+  std::vector<const Disk*> disks;
+  std::vector<DiskBase*> bases;
+  for (size_t i = 0; i < shared_->disks.size(); ++i) {
+    const Disk& disk = *shared_->disks[i];
+    DiskBase* base = shared_->bases[i].get();
+    FIRN_ASSIGN_OR_RETURN(uint64_t bytes,
+                          base ? base->ChangedSegmentBytes() : PresentSegmentBytes(disk));
+    stats_.total_bytes += bytes;
+    disks.push_back(&disk);
+    bases.push_back(base);
+  }
+  SegmentPlan::Observer observer;
+  observer.on_segment = [shared = shared_.get()](const SegmentPlace& place) {
+    shared->maps[place.disk]->Expect(place.segment);
+  };
+  observer.on_disk_end = [shared = shared_.get()](uint32_t disk) {
+    shared->maps[disk]->ExpectNoMore();
+  };
+  shared_->plan =
+      std::make_unique<SegmentPlan>(std::move(disks), std::move(observer), std::move(bases));
   return Status::Ok();
 }
 
@@ -101,11 +146,11 @@ Status BackupJob::FinishMaps(BackupWorker* worker) {
   for (uint32_t i = 0; i < shared_->disks.size(); ++i) {
     FIRN_RETURN_IF_ERROR(worker->StoreNodes(i));
     const MapRoot root = shared_->maps[i]->Finish(shared_->disks[i]->size());
-    BackupResult::DiskResult row;
+    BackupResult::DiskResult& row = result_.disks[i];
     row.identity = shared_->disks[i]->identity();
     for (const MapRoot::Node& node : root.nodes) row.data_bytes += node.data_pages * kPageBytes;
     FIRN_ASSIGN_OR_RETURN(row.root, worker->StoreMap(EncodeRoot(root)));
-    result_.disks.push_back(row);
+    if (shared_->bases[i]) row.base_refused = shared_->bases[i]->refused();
   }
   return worker->Flush();
 }

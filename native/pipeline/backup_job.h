@@ -6,16 +6,34 @@
 // and compressed while it is in that core's cache, and no queue or lock stands between the stages.
 // While a worker computes, its own ring reads the next segments and writes the last stripes.
 // Sealing a point, and all that JavaScript decides, comes after.
+//
+// A disk with a base is backed up incrementally: what did not change is not read from the disk, and
+// the root is the same that a full backup would give.
+//
+// Why an incremental backup still looks up every chunk of the point. The sealing protocol asks for
+// the packs of everything that the new point needs: one that is condemned, or gone, before the seal
+// means another attempt. That the base is a sealed point protects its packs only while it stays
+// sealed, and anyone may forget it while this backup runs. A collector that lists points in pages
+// may even miss both, the base because it has gone by then and the new point because it was not
+// pending yet; then only the lists of relied packs tell the writer. So the relied packs are
+// computed for everything reachable: each leaf of the base is read (0.05 % of the data it stands
+// for, mostly in sequence, by all workers while disk reads are in flight) and each of its chunks
+// looked up. The commit protocol stays as it is, with no second kind of point and no assumption
+// about who forgets what. And a base chunk that no usable pack holds, condemned, collected or lost,
+// is found here: its pages count as changed, so it is read from the disk and stored again, where
+// taking over nodes unseen would hand the loss on from point to point.
 #ifndef FIRN_PIPELINE_BACKUP_JOB_H_
 #define FIRN_PIPELINE_BACKUP_JOB_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "codec/record.h"
 #include "disk/disk.h"
 #include "pipeline/chunk_registry.h"
+#include "pipeline/disk_base.h"
 #include "pipeline/job.h"
 #include "pipeline/map_builder.h"
 
@@ -24,6 +42,8 @@ namespace firn {
 struct BackupDisk {
   std::string path;
   OpenDiskOptions open;
+  // Not used where nothing is stored. A base that can't be used makes a full backup, not a failure.
+  std::optional<BackupBase> base = std::nullopt;
 };
 
 struct BackupOptions {
@@ -40,6 +60,10 @@ struct BackupResult {
     Id root{};
     DiskIdentity identity;
     uint64_t data_bytes = 0;  // pages that are not holes
+    // With a base: what was said to have changed, in whole pages.
+    std::optional<uint64_t> changed_bytes;
+    // Why the base, or a part of it, was not used and the disk read instead; "" if it was.
+    std::string base_refused;
   };
   std::vector<DiskResult> disks;
   std::vector<PackName> packs;
@@ -61,6 +85,10 @@ class BackupJob final : public Job {
   friend class BackupWorker;
   Status DoRun() override;
   Status OpenAll();
+  Status OpenDisks();
+  Status OpenStore();
+  void OpenBase(const BackupDisk& source, size_t disk);
+  Status MakePlan();
   Status FinishMaps(BackupWorker* worker);
   void KeepFinishedPacks();
 

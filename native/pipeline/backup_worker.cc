@@ -27,6 +27,11 @@ Result<std::unique_ptr<BackupWorker>> BackupWorker::Create(BackupJob* job) {
   worker->stripes_ =
       std::make_unique<StripeWriter>(worker->shared_->packs.get(), worker->io_.get(),
                                      &worker->clock_, data, std::vector<std::span<uint8_t>>{rest});
+  const BackupJob::Shared& shared = *worker->shared_;
+  worker->base_maps_ = std::make_unique<MapReader>(shared.index.get(), shared.base_packs.get(),
+                                                   shared.keys, shared.chunking);
+  worker->reader_->set_chooser(
+      [self = worker.get()](Segment* segment) { return self->Choose(segment); });
   return worker;
 }
 
@@ -35,10 +40,13 @@ Status BackupWorker::Run() {
     FIRN_RETURN_IF_ERROR(job_->CheckStopped());
     FIRN_ASSIGN_OR_RETURN(Segment * segment, reader_->Next());
     if (segment == nullptr) break;
-    FIRN_RETURN_IF_ERROR(ProcessSegment(*segment));
-    const uint32_t disk = segment->place.disk;
+    if (segment->rechunker) {
+      FIRN_ASSIGN_OR_RETURN(bool is_done, ProcessChanges(segment));
+      if (!is_done) continue;
+    } else {
+      FIRN_RETURN_IF_ERROR(ProcessSegment(*segment));
+    }
     reader_->Release(segment);
-    FIRN_RETURN_IF_ERROR(StoreNodes(disk));
     if (stripes_) FIRN_RETURN_IF_ERROR(stripes_->Collect());
     clock_.Flush();
   }
@@ -49,6 +57,52 @@ Status BackupWorker::Flush() {
   if (stripes_) FIRN_RETURN_IF_ERROR(stripes_->Flush());
   clock_.Flush();
   return Status::Ok();
+}
+
+// What of a segment is to be read. One that is as its base was, with every chunk in a pack that the
+// point may rely on, is done with here.
+Result<bool> BackupWorker::Choose(Segment* segment) {
+  const SegmentPlace& place = segment->place;
+  if (!place.on_base) return true;
+  // There may be many of these before the next one that is read.
+  FIRN_RETURN_IF_ERROR(job_->CheckStopped());
+  FIRN_RETURN_IF_ERROR(io_->Poll());
+  DiskBase* base = shared_->bases[place.disk].get();
+  Result<MapLeaf> leaf = base->ReadLeaf(place, base_maps_.get());
+  clock_.Charge(Stage::kStarved);
+  if (!leaf.ok()) {
+    base->Refuse(leaf.status());
+    return true;
+  }
+  PageSet changed;
+  base->AddChangedPages(place.segment, &changed);
+  if (!KeepChunks(*leaf, &changed)) {
+    base->Refuse(Status::Error(Code::kChunkMissing,
+                               "chunks of the base are in no pack that may be relied on"));
+  }
+  clock_.Charge(Stage::kHash);
+  if (changed.empty()) {
+    FIRN_RETURN_IF_ERROR(AddLeaf(place, *leaf));
+    return false;
+  }
+  segment->rechunker = std::make_unique<Rechunker>(shared_->chunking, leaf->runs, changed);
+  return true;
+}
+
+// Looks up the chunks that may stay; the pages of those that can't be relied on become changed
+// ones. False if there are any.
+bool BackupWorker::KeepChunks(const MapLeaf& leaf, PageSet* changed) {
+  bool is_whole = true;
+  uint32_t page = 0;
+  for (const LeafRun& run : leaf.runs) {
+    const uint32_t first = page;
+    page += run.pages;
+    if (run.hole || changed->HasAny(first, page)) continue;
+    if (shared_->registry->Keep(run.id, run.pages * kPageBytes)) continue;
+    changed->AddRange(first, page);
+    is_whole = false;
+  }
+  return is_whole;
 }
 
 Status BackupWorker::ProcessSegment(const Segment& segment) {
@@ -70,15 +124,50 @@ Status BackupWorker::ProcessSegment(const Segment& segment) {
   clock_.Charge(Stage::kScan);
   job_->stats_.zero_bytes.fetch_add(uint64_t{hole_pages_read} * kPageBytes,
                                     std::memory_order_relaxed);
+  return AddLeaf(segment.place, leaf);
+}
+
+// The new leaf of a segment of which only a part is read; false if more of it is on its way now.
+Result<bool> BackupWorker::ProcessChanges(Segment* segment) {
+  Rechunker& rechunker = *segment->rechunker;
+  const SegmentContent pages(shared_->chunking, segment->data, segment->present);
+  clock_.Skip();
+  const bool is_done = rechunker.Advance(pages);
+  clock_.Charge(Stage::kScan);
+  if (!is_done) {
+    FIRN_RETURN_IF_ERROR(reader_->ReadMore(segment, rechunker.wanted()));
+    return false;
+  }
+  MapLeaf leaf;
+  uint64_t hole_pages_read = 0;
+  for (const RechunkedRun& row : rechunker.runs()) {
+    leaf.runs.push_back(row.run);
+    const uint32_t end = row.first_page + row.run.pages;
+    if (row.is_new) {
+      const uint8_t* content = segment->data + uint64_t{row.first_page} * kPageBytes;
+      FIRN_ASSIGN_OR_RETURN(leaf.runs.back().id,
+                            StoreChunk({content, uint64_t{row.run.pages} * kPageBytes}));
+    } else if (row.run.hole) {
+      for (uint32_t page = row.first_page; page < end; ++page) {
+        hole_pages_read += segment->present.Has(page) ? 1 : 0;
+      }
+    }
+  }
+  job_->stats_.zero_bytes.fetch_add(hole_pages_read * kPageBytes, std::memory_order_relaxed);
+  FIRN_RETURN_IF_ERROR(AddLeaf(segment->place, leaf));
+  return true;
+}
+
+// Stores the leaf and hands it to the map, with the nodes that it completes.
+Status BackupWorker::AddLeaf(const SegmentPlace& place, const MapLeaf& leaf) {
   std::optional<MapNode::Leaf> stored;
   const uint32_t data_pages = leaf.data_pages();
   if (data_pages > 0) {
     FIRN_ASSIGN_OR_RETURN(Id id, StoreMap(EncodeLeaf(leaf)));
-    const auto index = static_cast<uint8_t>(segment.place.segment % kNodeLeaves);
-    stored = MapNode::Leaf{index, id, data_pages};
+    stored = MapNode::Leaf{static_cast<uint8_t>(place.segment % kNodeLeaves), id, data_pages};
   }
-  shared_->maps[segment.place.disk]->AddLeaf(segment.place.segment, stored);
-  return Status::Ok();
+  shared_->maps[place.disk]->AddLeaf(place.segment, stored);
+  return StoreNodes(place.disk);
 }
 
 Result<Id> BackupWorker::StoreChunk(std::span<const uint8_t> content) {

@@ -23,10 +23,12 @@ struct BackupJob::Shared {
   ChunkingParameters chunking;
   BackupMemory memory;
   std::vector<std::unique_ptr<Disk>> disks;
-  std::vector<std::unique_ptr<MapBuilder>> maps;  // beside disks
-  std::unique_ptr<SegmentPlan> plan;
-  // Null when nothing is stored.
+  // Null when nothing is stored, as are registry and packs.
   std::unique_ptr<ChunkIndex> index;
+  std::vector<std::unique_ptr<MapBuilder>> maps;  // beside disks
+  std::unique_ptr<PackFiles> base_packs;          // null when nothing is stored
+  std::vector<std::unique_ptr<DiskBase>> bases;   // beside disks; null where there is none
+  std::unique_ptr<SegmentPlan> plan;
   std::unique_ptr<ChunkRegistry> registry;
   std::unique_ptr<PackWriter> packs;
 };
@@ -45,7 +47,11 @@ class BackupWorker {
  private:
   explicit BackupWorker(BackupJob* job)
       : job_(job), shared_(job->shared_.get()), clock_(&job->stats_) {}
+  Result<bool> Choose(Segment* segment);
+  bool KeepChunks(const MapLeaf& leaf, PageSet* changed);
   Status ProcessSegment(const Segment& segment);
+  Result<bool> ProcessChanges(Segment* segment);
+  Status AddLeaf(const SegmentPlace& place, const MapLeaf& leaf);
   Result<Id> StoreChunk(std::span<const uint8_t> content);
   Status StoreRecord(PackClass pack_class, RecordClass record_class, const Id& id,
                      std::span<const uint8_t> content);
@@ -59,6 +65,7 @@ class BackupWorker {
   std::unique_ptr<SegmentReader> reader_;
   std::unique_ptr<StripeWriter> stripes_;
   std::unique_ptr<RecordEncoder> encoder_;
+  std::unique_ptr<MapReader> base_maps_;  // null when nothing is stored
 };
 
 }  // namespace firn

@@ -33,6 +33,10 @@ class ChunkRegistry {
   // True for the one caller who is to store it.
   bool Claim(const Id& id) { return !index_->Rely(id) && claimed_.Insert(id); }
 
+  // Whether a chunk that an earlier map names lies in a pack that a new point may rely on; that
+  // pack is remembered as relied on.
+  bool Keep(const Id& id, uint32_t raw_length) { return index_->RelyOnChunk(id, raw_length); }
+
   // A pack is durable and has its name. Called by one thread at a time (PackWriter's receiver).
   Status AddPack(const PackName& name, const PackTable& table);
   // Writes what has not been written. REQUIRES: all packs are added and their names durable.

@@ -104,6 +104,50 @@ TEST_P(FaultTest, BackupsFailCleanly) {
       });
 }
 
+// A base map that can't be read costs time, not the backup; whatever is sealed has the right root.
+TEST_P(FaultTest, IncrementalBackupsFailCleanlyOrAreRight) {
+  std::unique_ptr<TestRepository> repository;
+  DiskContent changed = content_;
+  for (uint64_t page : {8, 499, 4099}) changed.Set(page, random_.Bytes(kPageBytes));
+  changed.Set(2048, {});
+  const std::vector<ChangedRange> ranges = {{8 * kPageBytes, kPageBytes},
+                                            {499 * kPageBytes, 1},
+                                            {2048 * kPageBytes, 1},
+                                            {4099 * kPageBytes, kPageBytes}};
+  changed.WriteImage(folder_ / "changed.vhdx", Identity(DiskFormat::kVhdx));
+  // Repositories made alike have the same key.
+  const Id expected = TestRepository().Backup({folder_ / "changed.vhdx"}).root();
+  Id old_root{};
+  TestRepository::BackupOutcome outcome;
+  const auto options = [&] {
+    BackupOptions made = repository->Options({folder_ / "changed.vhdx"});
+    made.disks[0].base = BackupBase{old_root, ranges};
+    return made;
+  };
+  ForEveryCall(
+      [&](FileSystem& fs, const Tuning& tuning) {
+        repository = std::make_unique<TestRepository>();
+        const auto before = repository->Backup({folder_ / "disk.vhdx"});
+        EXPECT_TRUE(test::IsOk(before.status));
+        old_root = before.root();
+        outcome = TestRepository::Run(options(), tuning, fs);
+        return outcome.status;
+      },
+      [&] {
+        if (!MayLeavePartialFiles()) {
+          ASSERT_FALSE(repository->HasPartialFiles());
+        }
+        if (outcome.status.ok()) {
+          ASSERT_EQ(outcome.root(), expected);
+        }
+        const auto next = TestRepository::Run(options());
+        FIRN_ASSERT_OK(next.status);
+        ASSERT_EQ(next.result.disks[0].base_refused, "");
+        ASSERT_EQ(next.root(), expected);
+        ASSERT_EQ(repository->Problems({old_root, next.root()}), "");
+      });
+}
+
 TEST_P(FaultTest, RestoresFailWithoutAFile) {
   TestRepository repository;
   const auto backup = repository.Backup({folder_ / "disk.vhdx"});

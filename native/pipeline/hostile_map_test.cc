@@ -1,6 +1,6 @@
 // Maps whose every record is sound and whose sense is not: made by hand, as an attacker would. A
-// restore refuses them, a random read survives them, and a verification calls none of them whole
-// that a restore would refuse.
+// restore refuses them, a random read survives them, a verification calls none of them whole that a
+// restore would refuse, and a backup that starts from them makes a point that is whole.
 #include <memory>
 
 #include "chunk/map_format.h"
@@ -86,10 +86,37 @@ class HostileMapTest : public ::testing::Test {
       const VerifyResult result = Must(repository_.Verify({root}, read_data));
       EXPECT_GT(result.problem_count, 0u) << "refused (" << restored.ToString() << ") but verified";
     }
+    ExpectNoHarmAsBase(root);
     auto disk = MapDisk::Open(FileSystem::Default(), repository_.View(), root);
     if (!disk.ok()) return;
     Bytes bytes(kDiskBytes);
     (void)(*disk)->Read(0, bytes);  // an error or bytes, and nothing worse
+  }
+
+  // Whether all, some or none of the disk changed since: what an incremental backup makes of such a
+  // base restores, and where all changed it is what a full one makes.
+  void ExpectNoHarmAsBase(const Id& root) {
+    test::TestFolder source;
+    test::DiskContent content(kDiskBytes);
+    content.Scatter(&random_, 30);
+    content.WriteRaw(source / "disk.raw");
+    const Id full = repository_.Backup({source / "disk.raw"}).root();
+    const std::vector<std::vector<ChangedRange>> all = {
+        {{0, kDiskBytes}}, {{5 * kPageBytes, 1}, {kSegmentBytes, 20 * kPageBytes}}, {}};
+    for (const std::vector<ChangedRange>& changed : all) {
+      BackupOptions options = repository_.Options({source / "disk.raw"});
+      options.disks[0].base = BackupBase{root, changed};
+      const auto backup = TestRepository::Run(std::move(options));
+      FIRN_ASSERT_OK(backup.status);
+      if (&changed == &all.front()) {
+        EXPECT_EQ(backup.root(), full);
+      }
+      FIRN_EXPECT_OK(repository_.Restore(backup.root(), source / "back.raw", kDiskBytes));
+      std::filesystem::remove(source / "back.raw");
+      base_refused_ = backup.result.disks[0].base_refused;
+      const VerifyResult result = Must(repository_.Verify({backup.root()}, false));
+      EXPECT_EQ(result.problem_count, 0u) << "the base's defect is in the new map";
+    }
   }
 
   static constexpr uint64_t kDiskBytes = 2 * kSegmentBytes + kSegmentBytes / 2;
@@ -99,6 +126,7 @@ class HostileMapTest : public ::testing::Test {
   const RepositoryKeys keys_;
   std::vector<std::pair<Id, Bytes>> chunks_;
   std::vector<std::pair<Id, Bytes>> maps_;
+  std::string base_refused_;  // where nothing was said to have changed
 };
 
 TEST_F(HostileMapTest, ASoundMapMadeByHandIsAccepted) {
@@ -136,11 +164,13 @@ TEST_F(HostileMapTest, ALeafThatHoldsMoreThanItsNodeSaysIsRefused) {
 TEST_F(HostileMapTest, ANodeThatHoldsOtherThanItsRootSaysIsRefused) {
   const MapNode node{{Row(0, GoodLeaf()), Row(1, GoodLeaf())}};
   ExpectRefusedEverywhere(RootOf(node, 2, 21));
+  EXPECT_NE(base_refused_, "");
 }
 
 TEST_F(HostileMapTest, ANodeOfFewerLeavesThanItsRootSaysIsRefused) {
   const MapNode node{{Row(0, GoodLeaf()), Row(1, GoodLeaf())}};
   ExpectRefusedEverywhere(RootOf(node, 3, 20));
+  EXPECT_NE(base_refused_, "");
 }
 
 TEST_F(HostileMapTest, AChunkOfAnotherLengthThanItsRunIsRefused) {
@@ -167,6 +197,7 @@ TEST_F(HostileMapTest, ObjectsOfTheWrongKindAreRefused) {
     const Status restored = repository_.Restore(root, target / "back.raw", kDiskBytes);
     EXPECT_EQ(restored.code(), Code::kCorruptObject) << restored.ToString();
     EXPECT_GT(Must(repository_.Verify({root}, false)).problem_count, 0u);
+    ExpectNoHarmAsBase(root);
   }
 }
 

@@ -20,19 +20,27 @@ void ZeroPageEdges(uint8_t* segment, uint64_t begin, uint64_t end) {
 Result<std::optional<SegmentPlace>> SegmentPlan::Next() {
   std::lock_guard lock(mutex_);
   while (disk_ < disks_.size()) {
-    const Disk& disk = *disks_[disk_];
-    FIRN_ASSIGN_OR_RETURN(uint64_t present, disk.NextPresent(offset_));
-    if (present < disk.size()) {
-      const SegmentPlace place{disk_, present / kSegmentBytes};
-      offset_ = std::min((place.segment + 1) * kSegmentBytes, disk.size());
-      if (observer_.on_segment) observer_.on_segment(place);
-      return std::optional<SegmentPlace>(place);
+    FIRN_ASSIGN_OR_RETURN(std::optional<SegmentPlace> place, NextOfDisk());
+    if (place) {
+      place->disk = disk_;
+      segment_ = place->segment + 1;
+      if (observer_.on_segment) observer_.on_segment(*place);
+      return place;
     }
     if (observer_.on_disk_end) observer_.on_disk_end(disk_);
     ++disk_;
-    offset_ = 0;
+    segment_ = 0;
   }
   return std::optional<SegmentPlace>();
+}
+
+Result<std::optional<SegmentPlace>> SegmentPlan::NextOfDisk() {
+  if (bases_[disk_] != nullptr) return bases_[disk_]->Next(segment_);
+  const Disk& disk = *disks_[disk_];
+  const uint64_t offset = std::min(segment_ * kSegmentBytes, disk.size());
+  FIRN_ASSIGN_OR_RETURN(uint64_t present, disk.NextPresent(offset));
+  if (present >= disk.size()) return std::optional<SegmentPlace>();
+  return std::optional<SegmentPlace>({.segment = present / kSegmentBytes});
 }
 
 Result<uint64_t> PresentSegmentBytes(const Disk& disk) {
@@ -57,23 +65,40 @@ SegmentReader::SegmentReader(SegmentPlan* plan, WorkerIo* io, std::span<uint8_t>
 }
 
 Status SegmentReader::Start(Segment* segment) {
+  segment->present.Clear();
+  if (segment->rechunker) return StartPages(segment->rechunker->wanted(), segment);
+  return StartRange(0, kSegmentBytes, segment);
+}
+
+Status SegmentReader::StartPages(const PageSet& pages, Segment* segment) {
+  for (uint32_t page = 0; page < kSegmentPages; ++page) {
+    if (!pages.Has(page)) continue;
+    const uint32_t first = page;
+    while (page < kSegmentPages && pages.Has(page)) ++page;
+    FIRN_RETURN_IF_ERROR(
+        StartRange(uint64_t{first} * kPageBytes, uint64_t{page} * kPageBytes, segment));
+  }
+  return Status::Ok();
+}
+
+// Bytes [from, to) of the segment, whole pages.
+Status SegmentReader::StartRange(uint64_t from, uint64_t to, Segment* segment) {
   const Disk& disk = plan_->disk(segment->place.disk);
   const uint64_t begin = segment->place.segment * kSegmentBytes;
-  const uint64_t length = std::min<uint64_t>(kSegmentBytes, disk.size() - begin);
-  segment->present.Clear();
+  const uint64_t end = std::min(to, disk.size() - begin);
+  if (from >= end) return Status::Ok();  // beyond the disk's end
   extents_.clear();
-  FIRN_RETURN_IF_ERROR(disk.Map(begin, length, &extents_));
+  FIRN_RETURN_IF_ERROR(disk.Map(begin + from, end - from, &extents_));
   for (const Extent& extent : extents_) {
-    const uint64_t from = extent.offset - begin;
-    const uint64_t to = from + extent.length;
+    const uint64_t at = extent.offset - begin;
     if (extent.source == nullptr) {
-      ZeroPageEdges(segment->data, from, to);
+      ZeroPageEdges(segment->data, at, at + extent.length);
       continue;
     }
-    FIRN_RETURN_IF_ERROR(StartExtent(extent, from, segment));
+    FIRN_RETURN_IF_ERROR(StartExtent(extent, at, segment));
   }
   // The disk's last page may be partial.
-  std::memset(segment->data + length, 0, RoundUp(length, kPageBytes) - length);
+  std::memset(segment->data + end, 0, RoundUp(end, kPageBytes) - end);
   return Status::Ok();
 }
 
@@ -108,11 +133,22 @@ Status SegmentReader::Fill() {
       break;
     }
     Segment* segment = free_.back();
-    free_.pop_back();
     segment->place = *place;
+    segment->rechunker.reset();
+    if (chooser_) {
+      FIRN_ASSIGN_OR_RETURN(bool is_read, chooser_(segment));
+      if (!is_read) continue;
+    }
+    free_.pop_back();
     FIRN_RETURN_IF_ERROR(Start(segment));
     reading_.push_back(segment);
   }
+  return Status::Ok();
+}
+
+Status SegmentReader::ReadMore(Segment* segment, const PageSet& pages) {
+  FIRN_RETURN_IF_ERROR(StartPages(pages, segment));
+  reading_.push_back(segment);
   return Status::Ok();
 }
 
@@ -125,6 +161,7 @@ Result<Segment*> SegmentReader::Next() {
   reading_.pop_front();
   Status status = io_->Wait(&segment->io, Stage::kStarved);
   if (!status.ok()) return std::move(status).During("read disk");
+  if (!std::exchange(segment->place.counted, false)) return segment;
   stats_->done_bytes.fetch_add(
       std::min<uint64_t>(kSegmentBytes, plan_->disk(segment->place.disk).size() -
                                             segment->place.segment * kSegmentBytes),
