@@ -62,6 +62,7 @@ export {
   forget,
 } from './jobs/forget.js';
 export { type JobFile, parseJobFile, readJobFile } from './jobs/job-file.js';
+export { type PendingPoint, type PruneOptions, type PruneResult, prune } from './jobs/prune.js';
 export { type RepairIndexOptions, type RepairIndexResult, repairIndex } from './jobs/repair.js';
 export {
   type RestoredDisk,
@@ -90,7 +91,21 @@ export {
   verify,
 } from './jobs/verify.js';
 export type { PointDisk, PointObject as Point } from './repository/format/objects.js';
+export {
+  changeTags,
+  holdPoint,
+  labelledPoints,
+  releasePoint,
+  type TagChanges,
+} from './repository/labels.js';
 export { type CreateOptions, Repository } from './repository/repository.js';
+export {
+  type LabelledPoint,
+  parseRetention,
+  type RetentionPolicy,
+  type Verdict,
+  type VmVerdicts,
+} from './repository/retention.js';
 export {
   Rescue,
   type RescueOptions,

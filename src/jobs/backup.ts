@@ -27,6 +27,7 @@ import { commitRun } from '../repository/commit.js';
 import { newId } from '../repository/format/names.js';
 import { FORMAT_VERSION, isDiskName, type PointObject } from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
+import { parseTags } from '../repository/tags.js';
 import { type JobOptions, type Run, startRun } from './run.js';
 
 /** A disk image to back up: raw, VHD or VHDX, with its parents if it is differencing. */
@@ -43,6 +44,8 @@ export interface BackupOptions extends JobOptions, CompressionOptions {
   disks: readonly (string | DiskSource)[];
   /** The machine's name; that of the first disk when not given. */
   vm?: string | undefined;
+  /** Tags that the point is made with: at most 64, of 1 to 128 characters without commas. */
+  tags?: readonly string[] | undefined;
   /** Reads and hashes, but looks nothing up and writes nothing: the result has the roots and no point. */
   dryRun?: boolean | undefined;
   tuning?: TuningOptions | undefined;
@@ -128,6 +131,7 @@ async function runBackup(
   if (vm === '' || vm.length > 4096) {
     throw firnError('ERR_INVALID_ARGUMENT', `Expected a name for vm but received "${vm}"`);
   }
+  const tags = parseTags(options.tags ?? [], 'tags');
   const engine = loadEngine();
   const tally = new Tally();
   const run = newId();
@@ -169,6 +173,7 @@ async function runBackup(
         run,
         attempt,
         disks: describeDisks(sources, stored).map(pointDisk),
+        ...(tags.length > 0 && { tags }),
         firn: engine.version(),
         stats: pointStats(tally.summary(describeDisks(sources, stored))),
       }),

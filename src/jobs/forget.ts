@@ -36,6 +36,8 @@ export interface ForgetOptions {
   vms?: readonly string[] | undefined;
   /** The policy looks at the points alone that have one of these tags; at all when not given. */
   tags?: readonly string[] | undefined;
+  /** Ids of points that stay whatever the policy's rules say of them. */
+  keep?: readonly string[] | undefined;
   /** Decides, and changes nothing. */
   dryRun?: boolean | undefined;
   /** Forgets points that are held, if they are named. */
@@ -104,7 +106,7 @@ async function judgeNamed(
   selectors: readonly string[],
   options: ForgetOptions,
 ): Promise<VmVerdicts[]> {
-  if (options.policy !== undefined || options.vms !== undefined || options.tags !== undefined) {
+  if ((options.policy ?? options.vms ?? options.tags ?? options.keep) !== undefined) {
     throw firnError('ERR_INVALID_ARGUMENT', 'Expected points or a policy, not both');
   }
   const named = new Map<string, LabelledPoint>();
@@ -129,7 +131,7 @@ async function judgeByPolicy(
   options: ForgetOptions,
   onDamaged: (point: string, error: FirnError) => void,
 ): Promise<VmVerdicts[]> {
-  const { policy = {}, vms, tags, forceEmpty, force } = options;
+  const { policy = {}, vms, tags, keep = [], forceEmpty, force } = options;
   if (force === true) {
     throw firnError(
       'ERR_INVALID_ARGUMENT',
@@ -145,11 +147,14 @@ async function judgeByPolicy(
       },
     );
   }
+  const all = await labelledPoints(repository, onDamaged);
+  const isOfVms = vms === undefined ? () => true : vmFilter(vms, all);
   const isMeant = ({ point, tags: own }: LabelledPoint) =>
-    (vms === undefined || vms.some((vm) => vm === point.vm.name || vm === point.vm.id)) &&
-    (tags === undefined || tags.some((tag) => own.includes(tag)));
-  const points = (await labelledPoints(repository, onDamaged)).filter(isMeant);
-  const judged = applyPolicy(points, policy, options.timeZone);
+    isOfVms(point) && (tags === undefined || tags.some((tag) => own.includes(tag)));
+  const judged = applyPolicy(all.filter(isMeant), policy, options.timeZone);
+  for (const { point, reasons } of judged.flatMap(({ verdicts }) => verdicts)) {
+    if (keep.includes(point.id)) reasons.push('new');
+  }
   const emptied = judged.filter(({ verdicts }) => verdicts.every(isDoomed));
   if (emptied.length > 0 && forceEmpty !== true) {
     const names = emptied.map(({ vm }) => vm.name).join(', ');
@@ -158,4 +163,13 @@ async function judgeByPolicy(
     });
   }
   return judged;
+}
+
+/** True for the points of these machines, by name or id. What is the id of a machine means no other one that is called so. */
+function vmFilter(vms: readonly string[], all: readonly LabelledPoint[]) {
+  const known = new Set(all.map(({ point }) => point.vm.id?.toLowerCase()));
+  const ids = new Set(vms.map((vm) => vm.toLowerCase()).filter((vm) => known.has(vm)));
+  const names = new Set(vms.filter((vm) => !ids.has(vm.toLowerCase())));
+  return ({ vm }: PointObject): boolean =>
+    names.has(vm.name) || (vm.id !== undefined && ids.has(vm.id.toLowerCase()));
 }

@@ -12,6 +12,8 @@ import { isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { CODECS, expected, integerIn, oneOf, parseSize, WORKERS_MAX } from '../engine/options.js';
 import { type FirnError, firnError, fromFileSystem } from '../errors.js';
+import { RETENTION_MEMBERS, retentionSchema } from '../repository/retention.js';
+import { parseTag, parseTags } from '../repository/tags.js';
 import {
   PARALLEL_VMS_MAX,
   parseConsistency,
@@ -59,6 +61,8 @@ const JOB_SCHEMA = z.strictObject(
     level: member('level', (value, name) => integerIn(name, value, 0, 64)),
     memory: member('memory', size),
     workers: member('workers', (value, name) => integerIn(name, value, 1, WORKERS_MAX)),
+    tags: list('tags', parseTag),
+    retention: retentionSchema.optional(),
   },
   {
     error: ({ code }) =>
@@ -119,20 +123,36 @@ export function parseJobFile(content: string, file: string): JobFile {
 }
 
 /** Where the members stand in each other's way, though each is right by itself. */
-function contradictions({ vms = [], all }: JobMembers): Problem[] {
+function contradictions({ vms = [], all, tags = [] }: JobMembers): Problem[] {
   const problems: Problem[] = [];
   if (vms.length > 0 && all !== undefined) {
     problems.push({ path: ['all'], message: 'Expected either vms or all: true, not both' });
   }
-  for (const [index, vm] of vms.entries()) {
-    if (vms.indexOf(vm) === index) continue;
-    problems.push({
-      path: ['vms', index],
-      message: `Expected each machine once, "${vm}" came before`,
-    });
+  problems.push(...repetitions('vms', 'machine', vms), ...repetitions('tags', 'tag', tags));
+  try {
+    parseTags(tags, 'tags');
+  } catch (error) {
+    problems.push({ path: ['tags'], message: (error as Error).message });
   }
   return problems;
 }
+
+function repetitions(name: string, what: string, values: readonly string[]): Problem[] {
+  const seen = new Set<string>();
+  return values.flatMap((value, index) => {
+    if (!seen.has(value)) {
+      seen.add(value);
+      return [];
+    }
+    return [{ path: [name, index], message: `Expected each ${what} once, "${value}" came before` }];
+  });
+}
+
+/** What may stand where, by the path to it. */
+const MEMBERS_OF: Readonly<Record<string, readonly string[]>> = {
+  '': JOB_MEMBERS,
+  retention: RETENTION_MEMBERS,
+};
 
 interface Problem {
   message: string;
@@ -144,7 +164,7 @@ interface Problem {
 function problemsOf(issue: z.core.$ZodIssue): Problem[] {
   if (issue.code !== 'unrecognized_keys') return [{ message: issue.message, path: issue.path }];
   return issue.keys.map((key) => {
-    const similar = mostSimilar(key, JOB_MEMBERS);
+    const similar = mostSimilar(key, MEMBERS_OF[issue.path.join('.')] ?? []);
     const hint = similar === undefined ? '' : `; did you mean "${similar}"?`;
     return { message: `Unknown member "${key}"${hint}`, path: issue.path, member: key };
   });

@@ -105,6 +105,28 @@ function heldBy(labels: readonly FoundLabel[]): string | undefined {
   return why.length > 0 ? `held: ${[...new Set(why)].join('; ')}` : 'held';
 }
 
+/** What holds a point. A label that cannot be read may be a hold, so it counts as one. */
+export type Hold = Pick<LabelObject, 'created' | 'host'> & { reason?: string };
+export type UnreadableLabel = { error: FirnError };
+
+/** The holds of a point, oldest first, and after them the labels that cannot be read. */
+export function holdsOf({ id }: PointObject, labels: PointLabels): (Hold | UnreadableLabel)[] {
+  const holds: Hold[] = [];
+  const unreadable: UnreadableLabel[] = [];
+  for (const { label, error } of labels.get(id) ?? []) {
+    if (error !== undefined) unreadable.push({ error });
+    if (label?.kind !== 'hold') continue;
+    const { created, host, reason } = label;
+    holds.push({
+      created,
+      ...(host !== undefined && { host }),
+      ...(reason !== undefined && { reason }),
+    });
+  }
+  holds.sort((a, b) => Date.parse(a.created) - Date.parse(b.created));
+  return [...holds, ...unreadable];
+}
+
 /**
  * Holds a point: it is not forgotten until the hold is released. False if a forget of this point was announced before and is still under
  * way, or died: then the hold stands, but the point may yet go. ERR_POINT_NOT_FOUND if it went.

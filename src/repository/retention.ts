@@ -12,7 +12,10 @@ import { z } from 'zod';
 import { expected, integerIn } from '../engine/options.js';
 import { firnError } from '../errors.js';
 import { Calendar, formatSpan, parseSpan, type Span } from './calendar.js';
-import { isTag, type PointObject } from './format/objects.js';
+import type { PointObject } from './format/objects.js';
+import { parseTag } from './tags.js';
+
+export { parseTag };
 
 export const KEEP_MAX = 1_000_000;
 
@@ -107,12 +110,6 @@ export function parseRetention(value: unknown, name = 'retention'): RetentionPol
     throw firnError('ERR_INVALID_ARGUMENT', `${name}: ${issue?.message}`, { cause: parsed.error });
   }
   return parsed.data;
-}
-
-/** A tag as people write it. ERR_INVALID_ARGUMENT. */
-export function parseTag(value: unknown, name: string): string {
-  if (isTag(value)) return value;
-  throw expected(name, 'a tag of 1 to 128 characters without commas', value);
 }
 
 /** True if no points could make the policy keep one. */

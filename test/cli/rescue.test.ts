@@ -64,8 +64,11 @@ describe('firn list', () => {
 
 describe('firn show', () => {
   it('shows the latest point by default, and any by the beginning of its id', async () => {
-    expect(jsonLines(await run('show', '--json'))[0]).toEqual(database);
-    expect(jsonLines(await run('show', web.id.slice(0, 12), '--json'))[0]).toEqual(web);
+    const labels = { tags: [], held: false, holds: [] };
+    const [latest] = jsonLines(await run('show', '--json'));
+    expect(latest).toEqual({ ...database, ...labels });
+    const [named] = jsonLines(await run('show', web.id.slice(0, 12), '--json'));
+    expect(named).toEqual({ ...web, ...labels });
     const { stdout } = await run('show', 'latest:web');
     expect(stdout).toContain(`point ${web.id}`);
     expect(stdout).toContain(web.disks[0]?.root);

@@ -18,9 +18,15 @@ import { type EncodedDisk, makeContent, pointFor, writePoint } from '../helpers/
 const NO_DISK = { root: '0'.repeat(64), dataPages: 0, chunks: [], maps: [] };
 const MIB = 2 ** 20;
 
-async function sealed(repository: Repository, vm: string, day: number, tags?: string[]) {
+async function sealed(
+  repository: Repository,
+  name: string,
+  day: number,
+  tags?: string[],
+  id?: string,
+) {
   const created = `2026-11-${String(day).padStart(2, '0')}T12:00:00Z`;
-  const more = { created, vm: { name: vm }, ...(tags && { tags }) };
+  const more = { created, vm: { name, ...(id && { id }) }, ...(tags && { tags }) };
   const point = pointFor(NO_DISK, 0, more);
   await repository.seal(point);
   return point;
@@ -72,6 +78,37 @@ describe('forgetting by a policy', () => {
     await changeTags(repository, web[1] as PointObject, { add: ['old'] });
     const { forgotten } = await forget(repository, { policy: { last: 1 }, tags: ['old'] });
     expect(idsOf(forgotten)).toEqual(idsOf([web[0] as PointObject]));
+  });
+
+  test('takes the id of a machine for that machine alone, in any case, whatever others are called', async () => {
+    const repository = await newRepository();
+    const id = 'ABCDEF01-2345-4678-9abc-def012345678';
+    const ofVm = (vm: PointObject['vm'], day: number) =>
+      sealed(repository, vm.name, day, [], vm.id);
+    const old = await ofVm({ name: 'web', id }, 1);
+    const kept = [
+      await ofVm({ name: 'renamed', id: id.toLowerCase() }, 2),
+      await ofVm({ name: id }, 1),
+      await ofVm({ name: id }, 2),
+      await ofVm({ name: 'web' }, 1),
+      await ofVm({ name: 'web' }, 2),
+    ];
+    const { forgotten } = await forget(repository, { policy: { last: 1 }, vms: [id] });
+    expect(idsOf(forgotten)).toEqual([old.id]);
+    expect(await left(repository)).toEqual(idsOf(kept).sort());
+  });
+
+  test('keeps the points that it is told to, whatever the rules say, and then a machine is not without any', async () => {
+    const { repository, web } = await history();
+    const [first, second] = web as [PointObject, PointObject];
+    const only = { vms: ['web'], keep: [first.id] };
+    await forget(repository, { policy: { last: 2 }, ...only });
+    expect(await left(repository)).not.toContain(second.id);
+    const { vms } = await forget(repository, { policy: { tags: ['none'] }, ...only });
+    expect(vms[0]?.verdicts.map(({ reasons }) => reasons)).toEqual([[], [], ['new']]);
+    expect(await left(repository)).toContain(first.id);
+    const named = { points: [first.id], keep: [first.id] };
+    expect(await codeOf(() => forget(repository, named))).toBe('ERR_INVALID_ARGUMENT');
   });
 
   test('never takes a held point, and refuses to be forced to', async () => {

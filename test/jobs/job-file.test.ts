@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { isFirnError } from '../../src/errors.js';
 import { JOB_MEMBERS, parseJobFile, readJobFile } from '../../src/jobs/job-file.js';
 import { VM_BACKUP_DEFAULTS } from '../../src/jobs/runs/types.js';
+import { RETENTION_MEMBERS } from '../../src/repository/retention.js';
 import { temporaryFolder } from '../helpers/folder.js';
 
 const DOCS = readFileSync(new URL('../../docs/jobs.md', import.meta.url), 'utf8');
@@ -54,6 +55,14 @@ describe('docs/jobs.md', () => {
       level: 3,
       memory: 512 * 2 ** 20,
       workers: 4,
+      tags: ['nightly', 'gold'],
+      retention: {
+        last: 3,
+        daily: 7,
+        weekly: 5,
+        within: { years: 0, months: 0, days: 2, hours: 0 },
+        tags: ['release'],
+      },
     });
   });
 
@@ -63,9 +72,13 @@ describe('docs/jobs.md', () => {
   });
 
   it('has a row for each member that there is, and for no other', () => {
-    const [, table = ''] = DOCS.split(/^## /m);
-    const rows = [...table.matchAll(/^\| `(\w+)` \|/gm)].map((match) => match[1]);
-    expect(rows.sort()).toEqual([...JOB_MEMBERS].sort());
+    const rowsOf = (title: string) => {
+      const section = DOCS.split(/^## /m).find((part) => part.startsWith(`${title}\n`)) ?? '';
+      const firsts = [...section.matchAll(/^\| (`\w+`(?:, `\w+`)*) \|/gm)].map((row) => row[1]);
+      return firsts.flatMap((first) => first?.replaceAll('`', '').split(', '));
+    };
+    expect(rowsOf('Members').sort()).toEqual([...JOB_MEMBERS].sort());
+    expect(rowsOf('Retention').sort()).toEqual([...RETENTION_MEMBERS].sort());
   });
 
   it('tells the mistakes as they are told', () => {
@@ -163,6 +176,38 @@ describe('a mistake in a job file', () => {
       ['memory: much'],
       '1:9: Expected a size such as 64K, 1M or 2GiB for memory but received "much"',
     ],
+    [['tags: gold'], '1:7: Expected a list of one or more for tags'],
+    [
+      ['tags:', '  - "a,b"'],
+      '2:5: Expected a tag of 1 to 128 characters without commas for tags but received "a,b"',
+    ],
+    [['tags: [a, b, a]'], '1:14: Expected each tag once, "a" came before'],
+    [
+      [`tags: [${Array.from({ length: 65 }, (_, index) => `t${index}`).join(', ')}]`],
+      '1:7: Expected at most 64 tags for tags but received 65',
+    ],
+    [
+      ['retention:', '  last: 3', '  dayly: 7'],
+      '3:3: Unknown member "dayly"; did you mean "daily"?',
+    ],
+    [['retention: { parallelVms: 1, last: 1 }'], '1:14: Unknown member "parallelVms"'],
+    [['weekly: 5'], '1:1: Unknown member "weekly"'],
+    [
+      ['retention:', '  last: -1'],
+      '2:9: Expected an integer from 0 to 1000000 for last but received -1',
+    ],
+    [
+      ['retention:', '  within: 30'],
+      '2:11: Expected a time such as 12h, 30d, 2w, 6mo or 1y for within but received 30',
+    ],
+    [
+      ['retention: { tags: [gold, "a,b"] }'],
+      '1:27: Expected a tag of 1 to 128 characters without commas for tags but received "a,b"',
+    ],
+    [['retention: { daily: 0 }'], '1:12: Expected at least one rule that keeps points'],
+    [['retention: {}'], '1:12: Expected at least one rule that keeps points'],
+    [['retention: 7'], '1:12: Expected members such as last, daily, within'],
+    [['retention:'], '1:11: Expected members such as last, daily, within'],
     [['- a'], '1:1: Expected members such as host, repository, vms'],
     [[''], '1:1: Expected members such as host, repository, vms'],
   ])('%j is told with its place', (lines, message) => {

@@ -2,13 +2,15 @@
  * `firn backup --host`: machines of a host become one point each. What was asked for comes from the command line, else from the job file,
  * else from the environment, else from the defaults.
  *
- * The exit code is 3 when some machines have no point or something is left at one; when none has a point it is that of the failure.
+ * The exit code is 3 when some machines have no point, something is left at one, or the retention policy could not be carried out; when
+ * none has a point it is that of the failure.
  */
 
 import { type Consistency, meetsConsistency } from '../../consistency.js';
 import type { Codec } from '../../engine/binding.js';
 import { type FirnError, firnError } from '../../errors.js';
 import type { ConsistencyPolicy, VmRef } from '../../hosts/host.js';
+import type { ForgetResult } from '../../jobs/forget.js';
 import type { JobFile } from '../../jobs/job-file.js';
 import {
   type DiskExclusion,
@@ -29,11 +31,12 @@ import {
   withHost,
   withJournal,
 } from '../machines.js';
-import { formatBytes, formatNumberOf, formatSeconds } from '../ui/bytes.js';
+import { formatBytes, formatCount, formatNumberOf, formatSeconds } from '../ui/bytes.js';
 import type { Output } from '../ui/output.js';
 import { bottleneckLines } from '../ui/summary.js';
 import { printable, table } from '../ui/text.js';
 import { refOf, VmProgress } from '../ui/vm-progress.js';
+import { verdictJson } from './forget.js';
 
 export interface MachineFlags extends HostFlags, StateFlags {
   job?: string;
@@ -49,15 +52,17 @@ export interface MachineFlags extends HostFlags, StateFlags {
   map?: PathMapping[];
 }
 
-interface CompressionFlags {
+/** What there is to say of points, whatever they are made of. */
+export interface PointFlags {
   codec?: Codec;
   level?: number;
+  tag?: string[];
 }
 
 export async function backupMachines(
   global: Context,
   names: readonly string[],
-  flags: MachineFlags & CompressionFlags,
+  flags: MachineFlags & PointFlags,
 ): Promise<number> {
   const job = await readJob(flags.job);
   const context = global.withFallbacks({
@@ -96,7 +101,7 @@ async function readJob(file: string | undefined): Promise<JobFile | undefined> {
 
 function optionsOf(
   names: readonly string[],
-  flags: MachineFlags & CompressionFlags,
+  flags: MachineFlags & PointFlags,
   job: JobFile | undefined,
 ): VmBackupOptions {
   const defaults = VM_BACKUP_DEFAULTS;
@@ -117,6 +122,8 @@ function optionsOf(
     // A level is of its codec: the file's says nothing about another one.
     level: flags.level ?? (flags.codec === undefined ? job?.level : undefined),
     job: job?.name,
+    tags: flags.tag ?? job?.tags,
+    retention: job?.retention,
   };
 }
 
@@ -176,7 +183,7 @@ function tellDone(output: Output, result: VmResult): void {
 
 /** A machine's result as JSON has it: durations in seconds. */
 function resultMembers(result: VmResult) {
-  const { vm, point, consistency, consistencyReason, frozenMs, summary, steps } = result;
+  const { vm, point, consistency, consistencyReason, frozenMs, summary, steps, retention } = result;
   const { stats, ...account } = summary ?? { stats: undefined };
   return {
     vm: refOf(vm),
@@ -189,7 +196,26 @@ function resultMembers(result: VmResult) {
     stats,
     error: result.error?.toJSON(),
     releaseError: result.releaseError?.toJSON(),
+    retention: retention && retentionMembers(retention),
+    retentionError: result.retentionError?.toJSON(),
   };
+}
+
+function retentionMembers(retention: ForgetResult) {
+  return {
+    points: retention.vms.flatMap(({ verdicts }) => verdicts).map(verdictJson),
+    forgotten: retention.forgotten.map(({ id }) => id),
+    kept: keptIds(retention),
+    spared: retention.spared.map(({ id }) => id),
+    damaged: retention.damaged.length,
+  };
+}
+
+/** The points that were looked at and are still there. */
+function keptIds({ vms, forgotten }: ForgetResult): string[] {
+  const gone = new Set(forgotten.map(({ id }) => id));
+  const looked = vms.flatMap(({ verdicts }) => verdicts.map(({ point }) => point.id));
+  return looked.filter((id) => !gone.has(id));
 }
 
 function tell(output: Output, result: VmBackupResult, { wanted }: ConsistencyPolicy): void {
@@ -207,13 +233,24 @@ function tell(output: Output, result: VmBackupResult, { wanted }: ConsistencyPol
   output.text(
     `run ${run.slice(0, ID_DIGITS)}: ${sealed.length} of ${machines} backed up in ${formatSeconds(elapsedMs / 1000)}`,
   );
+  output.text(...retentionLines(vms));
   if (output.quiet) return;
   output.text(...resultTable(vms, wanted));
   const stats = vms.length === 1 ? vms[0]?.summary?.stats : undefined;
   if (stats !== undefined) output.text(...bottleneckLines(stats));
 }
 
+/** What the policy made of all machines together; nothing where there was none. */
+function retentionLines(vms: readonly VmResult[]): string[] {
+  const applied = vms.flatMap(({ retention }) => retention ?? []);
+  if (applied.length === 0) return [];
+  const forgotten = applied.flatMap((each) => each.forgotten).length;
+  const kept = applied.flatMap(keptIds).length;
+  return [`retention: forgot ${formatNumberOf(forgotten, 'point')}, ${formatCount(kept)} kept`];
+}
+
 function resultTable(vms: readonly VmResult[], wanted: Consistency): string[] {
+  const hasPolicy = vms.some(({ retention, retentionError }) => retention ?? retentionError);
   const columns = [
     { title: 'VM' },
     { title: 'POINT' },
@@ -223,9 +260,11 @@ function resultTable(vms: readonly VmResult[], wanted: Consistency): string[] {
     { title: 'NEW', align: 'right' },
     { title: 'STORED', align: 'right' },
     { title: 'MERGE', align: 'right' },
+    ...(hasPolicy ? FORGET_COLUMNS : []),
     { title: '' },
   ] as const;
-  const rows = vms.map(({ vm, point, frozenMs, summary, steps, error, releaseError }) => {
+  const rows = vms.map((result) => {
+    const { vm, point, frozenMs, summary, steps, retention } = result;
     const merges = steps.filter(({ step }) => step === 'merge');
     return [
       vm.name,
@@ -238,12 +277,33 @@ function resultTable(vms: readonly VmResult[], wanted: Consistency): string[] {
       merges.length === 0
         ? '-'
         : formatSeconds(merges.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0) / 1000),
-      [error?.code, releaseError === undefined ? undefined : `left at it: ${releaseError.code}`]
-        .filter((text) => text !== undefined)
-        .join(', '),
+      ...(hasPolicy
+        ? [countText(retention?.forgotten), countText(retention && keptIds(retention))]
+        : []),
+      failureText(result),
     ];
   });
   return table(columns, rows);
+}
+
+const FORGET_COLUMNS = [
+  { title: 'FORGOT', align: 'right' },
+  { title: 'KEPT', align: 'right' },
+] as const;
+
+function countText(points: readonly unknown[] | undefined): string {
+  return points === undefined ? '-' : formatCount(points.length);
+}
+
+/** The codes of all that went wrong with a machine. */
+function failureText({ error, releaseError, retentionError }: VmResult): string {
+  return [
+    error?.code,
+    releaseError && `left at it: ${releaseError.code}`,
+    retentionError && `retention: ${retentionError.code}`,
+  ]
+    .filter((text) => text !== undefined)
+    .join(', ');
 }
 
 /** Less than was wanted cannot be read as though it were all right. */
@@ -261,16 +321,28 @@ function sizeText(bytes: number | undefined): string {
 function judge({ vms }: VmBackupResult, isAborted: boolean): number {
   const errors = vms.flatMap(({ error }) => (error === undefined ? [] : [error]));
   const left = vms.filter(({ releaseError }) => releaseError !== undefined);
-  const aborted = errors.find(({ code }) => code === 'ERR_ABORTED');
+  const unforgotten = vms.flatMap(({ retentionError }) => retentionError ?? []);
+  const unread = vms.some(
+    ({ retention }) => retention !== undefined && retention.damaged.length > 0,
+  );
+  const aborted = [...errors, ...unforgotten].find(({ code }) => code === 'ERR_ABORTED');
   if (isAborted && aborted !== undefined) throw aborted;
   if (errors.length === vms.length && left.length === 0) throw allFailed(errors);
-  if (errors.length === 0 && left.length === 0) return 0;
+  const hints = [
+    ...(left.length > 0 ? ['Run "firn reconcile" to finish what is left.'] : []),
+    ...(unread ? ['Run "firn verify" to see what is damaged.'] : []),
+  ];
   const parts = [
     ...(errors.length > 0 ? [`${errors.length} of ${vms.length} machines have no new point`] : []),
     ...(left.length > 0 ? [`something of the run is left at ${left.length} of them`] : []),
+    ...(unforgotten.length > 0
+      ? [`retention failed for ${formatNumberOf(unforgotten.length, 'machine')}`]
+      : []),
+    ...(unread ? ['retention met points that cannot be read'] : []),
   ];
+  if (parts.length === 0) return 0;
   throw firnError('ERR_INCOMPLETE', parts.join('; '), {
-    ...(left.length > 0 ? { hint: 'Run "firn reconcile" to finish what is left.' } : {}),
+    ...(hints.length > 0 && { hint: hints.join(' ') }),
   });
 }
 

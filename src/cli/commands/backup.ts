@@ -6,7 +6,6 @@
  */
 
 import type { Command } from 'commander';
-import type { Codec } from '../../engine/binding.js';
 import { CODECS } from '../../engine/options.js';
 import { firnError } from '../../errors.js';
 import type { BackupResult } from '../../jobs/backup.js';
@@ -16,11 +15,12 @@ import {
   parseExclusion,
   parseMapping,
 } from '../../jobs/settings.js';
+import { parseTag } from '../../repository/tags.js';
 import { type Context, parse, type Register } from '../context.js';
 import { addHostOption, addStateOption, hostSpec } from '../machines.js';
 import { bottleneckLines, meansLine, reductionLines, speedLine } from '../ui/summary.js';
 import { fields, printable } from '../ui/text.js';
-import type { MachineFlags } from './backup-vms.js';
+import type { MachineFlags, PointFlags } from './backup-vms.js';
 
 interface FileFlags {
   disk?: string[];
@@ -29,12 +29,7 @@ interface FileFlags {
   parentFolder?: string[];
 }
 
-interface CommonFlags {
-  codec?: Codec;
-  level?: number;
-}
-
-type BackupFlags = FileFlags & MachineFlags & CommonFlags;
+type BackupFlags = FileFlags & MachineFlags & PointFlags;
 
 const FILE_FLAGS = {
   disk: '--disk',
@@ -77,6 +72,11 @@ export function defineBackup(program: Command, register: Register): void {
     .argument('[names...]', 'machines of the host, by name or id; without a host more disks')
     .option('--codec <codec>', 'lz4 (default), zstd or raw', parse.oneOf('--codec', CODECS))
     .option('--level <n>', 'zstd 1..19, lz4 acceleration 1..64', parse.integer('--level', 0, 64))
+    .option(
+      '--tag <tag>',
+      'a tag of the points; may be given again',
+      parse.listAs('--tag', parseTag),
+    )
     .addHelpText('after', EXAMPLES);
   addFileOptions(command);
   addMachineOptions(command);
@@ -164,14 +164,23 @@ function refuse(flags: BackupFlags, options: Readonly<Record<string, string>>, w
   }
 }
 
-async function backupFiles(context: Context, files: string[], flags: FileFlags & CommonFlags) {
+async function backupFiles(context: Context, files: string[], flags: FileFlags & PointFlags) {
   const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/backup.js');
   const repository = await Repository.open(context.repository);
-  const { vm, codec, level, dryRun, parentFolder: parentFolders } = flags;
+  const { vm, tag: tags, codec, level, dryRun, parentFolder: parentFolders } = flags;
   const disks = [...(flags.disk ?? []), ...files].map((path) => ({ path, parentFolders }));
   const result = await context.withProgress('backup', (run) =>
-    job.backup(repository, { disks, vm, codec, level, dryRun, tuning: context.tuning, ...run }),
+    job.backup(repository, {
+      disks,
+      vm,
+      tags,
+      codec,
+      level,
+      dryRun,
+      tuning: context.tuning,
+      ...run,
+    }),
   );
   const { point, attempts, summary } = result;
   const { stats, ...account } = summary;

@@ -1,8 +1,11 @@
 /** `firn forget`: points go, those that are named or those that a policy does not keep; each with the reason it stays for. */
 
 import type { Command } from 'commander';
+import { firnError } from '../../errors.js';
 import type { ForgetResult } from '../../jobs/forget.js';
+import type { JobFile } from '../../jobs/job-file.js';
 import { parseSpan, type Span } from '../../repository/calendar.js';
+import type { Repository } from '../../repository/repository.js';
 import type { RetentionPolicy, Verdict, VmVerdicts } from '../../repository/retention.js';
 import { type Context, definedOf, parse, type Register } from '../context.js';
 import { ID_DIGITS } from '../machines.js';
@@ -12,6 +15,7 @@ import { formatTime, printable, table } from '../ui/text.js';
 const KEEP_MAX = 1_000_000;
 
 interface ForgetFlags {
+  job?: string;
   keepLast?: number;
   keepHourly?: number;
   keepDaily?: number;
@@ -32,6 +36,7 @@ Examples:
   firn forget 3f9c2a71                                       one point
   firn forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
   firn forget --vm web --keep-within 30d --keep-tag release
+  firn forget --job nightly.yaml --dry-run                   its machines, by its retention
 
 The points of each VM are looked at by themselves. A point stays if any rule keeps it, or if it is
 held. A period is 12h, 30d, 2w, 6mo, 1y or 1y6mo, back from the newest point of the VM.`;
@@ -43,6 +48,7 @@ export function defineForget(program: Command, register: Register): void {
     .command('forget')
     .description('remove points, by name or by what a policy keeps')
     .argument('[points...]', 'which, when there is no policy')
+    .option('--job <file>', 'repository, machines and policy of a job file')
     .option(...keep('last', 'the newest n points'))
     .option(...keep('hourly', 'the newest point of each of n hours'))
     .option(...keep('daily', 'of each of n days'))
@@ -60,26 +66,62 @@ export function defineForget(program: Command, register: Register): void {
     .action(register(forget));
 }
 
-async function forget(context: Context, points: string[], flags: ForgetFlags) {
+async function forget(global: Context, points: string[], flags: ForgetFlags) {
   const { Repository } = await import('../../repository/repository.js');
   const { parseTag } = await import('../../repository/retention.js');
   const job = await import('../../jobs/forget.js');
-  const repository = await Repository.open(context.repository);
-  const policy = policyOf(flags);
+  const file = await readJob(points, flags);
+  const context = global.withFallbacks({ repo: file?.repository });
   const checkTags = (name: string, tags: string[] | undefined) =>
     tags?.map((tag) => parseTag(tag, name));
   checkTags('--keep-tag', flags.keepTag);
-  const hasPolicy = Object.keys(policy).length > 0;
-  const { vm: vms, dryRun, force, forceEmpty } = flags;
+  const { dryRun, force, forceEmpty } = flags;
+  const policy = hasRules(flags) ? policyOf(flags) : (file?.retention ?? {});
+  const repository = await Repository.open(context.repository);
+  const vms = flags.vm ?? (file && (await vmsOf(repository, file)));
   const result = await job.forget(repository, {
     ...definedOf({ vms, tags: checkTags('--tag', flags.tag), dryRun, force, forceEmpty }),
     ...(points.length > 0 && { points }),
-    ...((hasPolicy || points.length === 0) && { policy }),
+    ...((hasRules(flags) || points.length === 0) && { policy }),
     estimate: dryRun === true,
     signal: context.signal,
   });
   tell(context, result);
   return result.damaged.length > 0 || result.spared.length > 0 ? 3 : 0;
+}
+
+/** The job file, if it says which points there are to look at and what to make of them. */
+async function readJob(points: string[], flags: ForgetFlags): Promise<JobFile | undefined> {
+  if (flags.job === undefined) return undefined;
+  if (points.length > 0) {
+    throw firnError('ERR_INVALID_ARGUMENT', 'Expected points or --job, not both');
+  }
+  const { readJobFile } = await import('../../jobs/job-file.js');
+  const job = await readJobFile(flags.job);
+  if (job.retention === undefined && !hasRules(flags)) {
+    throw firnError('ERR_INVALID_ARGUMENT', `${job.path} has no retention`, {
+      hint: 'Add one to the file, or pass --keep-last, --keep-daily and so on.',
+    });
+  }
+  if (job.vms === undefined && job.all === undefined && flags.vm === undefined) {
+    throw firnError('ERR_INVALID_ARGUMENT', `${job.path} names no machines`, {
+      hint: 'Add vms or all: true to the file, or pass --vm NAME.',
+    });
+  }
+  return job;
+}
+
+/** The machines of a job; with `all: true` those that it has made points of, as others may use the repository too. */
+async function vmsOf(repository: Repository, { vms, name }: JobFile): Promise<readonly string[]> {
+  if (vms !== undefined) return vms;
+  // What cannot be read is told when the points are judged.
+  const points = await repository.points(() => {});
+  const own = points.filter(({ capture }) => capture?.job === name);
+  return [...new Set(own.map(({ vm }) => vm.id ?? vm.name))];
+}
+
+function hasRules(flags: ForgetFlags): boolean {
+  return Object.keys(policyOf(flags)).length > 0;
 }
 
 function policyOf(flags: ForgetFlags): RetentionPolicy {
@@ -126,7 +168,8 @@ function tell({ output }: Context, result: ForgetResult): void {
   }
 }
 
-function verdictJson({ point, tags, held, reasons }: Verdict) {
+/** A point and what a policy made of it, as JSON has it. */
+export function verdictJson({ point, tags, held, reasons }: Verdict) {
   const { id, created } = point;
   return { id, created, tags, held: held !== undefined, keep: reasons.length > 0, reasons };
 }

@@ -8,7 +8,9 @@ import type { CompressionOptions, TuningOptions } from '../../engine/options.js'
 import type { FirnError } from '../../errors.js';
 import type { ConsistencyPolicy, HostInfo, Leftover, StepName, VmRef } from '../../hosts/host.js';
 import type { PointObject } from '../../repository/format/objects.js';
+import type { RetentionPolicy } from '../../repository/retention.js';
 import type { BackupSummary } from '../backup.js';
+import type { ForgetResult } from '../forget.js';
 import type { Progress } from '../run.js';
 
 /** A disk of a machine that is left out, by names or patterns with `*`: of all machines when `vm` is "*". */
@@ -36,6 +38,10 @@ export interface VmBackupOptions extends CompressionOptions {
   map: readonly PathMapping[];
   /** The job's name, for the record. */
   job?: string | undefined;
+  /** Tags that every point of the run is made with. */
+  tags?: readonly string[] | undefined;
+  /** What stays of the points of each machine that got a new one; all of them when not given. */
+  retention?: RetentionPolicy | undefined;
   tuning?: TuningOptions | undefined;
   /** Gives the run up: what is captured is released, then the run ends. */
   signal?: AbortSignal | undefined;
@@ -98,6 +104,10 @@ export interface VmResult {
   error?: FirnError;
   /** Why something of the run is still at the machine; the reconciler goes on with it. */
   releaseError?: FirnError;
+  /** What the policy made of the machine's points after the run. */
+  retention?: ForgetResult;
+  /** Why the policy could not be carried out, or not to its end; the new point stands. */
+  retentionError?: FirnError;
 }
 
 export interface VmBackupResult {

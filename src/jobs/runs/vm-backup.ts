@@ -26,12 +26,14 @@ import {
 import { newId } from '../../repository/format/names.js';
 import type { PointCapture } from '../../repository/format/objects.js';
 import type { Repository } from '../../repository/repository.js';
+import { parseTags } from '../../repository/tags.js';
 import { backupMachine, type DiskSource } from '../backup.js';
 import type { Claim } from './claim.js';
 import { stageConfiguration, unstageConfiguration } from './configuration.js';
 import type { Journal } from './journal.js';
 import { checkSpace, type DiskPlan, mapPath, planDisks, selectVms } from './plan.js';
 import { reconcile } from './reconcile.js';
+import { applyRetention } from './retention.js';
 import { watchSpace } from './space-watch.js';
 import { asFirnError, JournaledSteps } from './steps.js';
 import type { VmBackupOptions, VmBackupResult, VmEvent, VmResult } from './types.js';
@@ -48,6 +50,7 @@ export async function backupVms(
 ): Promise<VmBackupResult> {
   const startedMs = performance.now();
   throwIfAborted(options.signal);
+  parseTags(options.tags ?? [], 'tags');
   const info = await host.info();
   const early = await finishDeadRuns(host, journal, options);
   const vms = selectVms(await host.listVms(), options.vms);
@@ -67,11 +70,12 @@ export async function backupVms(
   const vmRun = new VmRun({ repository, host, journal, options, run, info });
   const results = await vmRun.work(vms);
   finish(journal, claim, run, results, options.signal);
+  const late = await applyRetention(repository, results, options);
   return {
     run,
     host: info,
     vms: results,
-    warnings: [...early, ...vmRun.warnings],
+    warnings: [...early, ...vmRun.warnings, ...late],
     elapsedMs: performance.now() - startedMs,
   };
 }
@@ -244,13 +248,14 @@ class VmRun {
     });
     const configuration = await stageConfiguration(journal.folder, run, vm.id, files);
     const space = watchSpace(host, vm, options.space.minimumFreeBytes);
-    const { codec, level, tuning, onEvent } = options;
+    const { tags, codec, level, tuning, onEvent } = options;
     try {
       return await backupMachine(
         repository,
         {
           disks: [...disks, ...configuration],
           vm: vm.name,
+          tags,
           codec,
           level,
           tuning: shareOf(tuning, options.parallelVms),
