@@ -21,6 +21,7 @@ import { Machine } from './machine.js';
 
 const LINE_BYTES_MAX = 64 * 1024;
 const POLL_MS = 15;
+const STATUS_TIMEOUT_MS = 5000;
 
 /** What a machine's process tells of itself. */
 export interface ProcessStatus {
@@ -188,7 +189,7 @@ function exchange(
 /** The status of the machine's process, or why there is none. */
 export async function processStatus(
   folder: string,
-  timeoutMs = 2000,
+  timeoutMs = STATUS_TIMEOUT_MS,
 ): Promise<ProcessStatus | undefined> {
   const result = await callMachine(folder, 'status', {}, AbortSignal.timeout(timeoutMs));
   return result.state === 'answered' ? result.give : undefined;

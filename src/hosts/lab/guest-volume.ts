@@ -72,6 +72,12 @@ export function planVolume(
   return needed > sizeBytes ? `a disk of at least ${needed} bytes` : { records, slots };
 }
 
+/** A record's way from its old slot to a new one. */
+export interface RecordMove {
+  from: number;
+  to: number;
+}
+
 export class GuestVolume {
   readonly #disk: GuestDisk;
   #superblock: Superblock;
@@ -82,6 +88,8 @@ export class GuestVolume {
   // Pages that are newer in memory and in the log than in their places.
   readonly #late = new Set<number>();
   readonly #freeSlots: number[] = [];
+  // Slots that a transaction that failed may point to after a crash: not to be written until another has taken its place.
+  readonly #doubtfulSlots: number[] = [];
 
   /** Makes the file system and its records; it is clean. */
   static format(disk: GuestDisk, options: FormatOptions): void {
@@ -149,8 +157,26 @@ export class GuestVolume {
     return pageAt(this.#front, number);
   }
 
-  /** Commits new contents of pages, all or none. They are sealed here. */
-  commit(pages: ReadonlyMap<number, Buffer>): void {
+  /**
+   * Commits new contents of pages, all or none, and the moves of records that they tell of. The pages are sealed here. After a failure
+   * it is not known whether the transaction would survive a crash; the next commit takes its place.
+   */
+  commit(pages: ReadonlyMap<number, Buffer>, moves: readonly RecordMove[]): void {
+    try {
+      this.#log(pages);
+    } catch (error) {
+      for (const { to } of moves) this.#doubtfulSlots.push(to);
+      throw error;
+    }
+    this.#freeSlots.push(...this.#doubtfulSlots.splice(0), ...moves.map(({ from }) => from));
+    try {
+      this.#writeBack(WRITE_BACK_PAGES);
+    } catch {
+      // It is in the log, and goes to its place before that is emptied: what stands in the way will show then.
+    }
+  }
+
+  #log(pages: ReadonlyMap<number, Buffer>): void {
     this.#leaveRest();
     if (this.#nextLogPage + 1 + pages.size > LOG_PAGES) this.#emptyLog(false);
     const sequence = this.#sequence + 1;
@@ -168,12 +194,11 @@ export class GuestVolume {
       bytes.copy(this.#front, number * PAGE_BYTES);
       this.#late.add(number);
     }
-    this.#writeBack(WRITE_BACK_PAGES);
   }
 
   /**
-   * Writes a record anew into a free slot, durably once `flush` has been called. Gives its entry for the table, and the slot that is free
-   * once that is committed.
+   * Writes a record anew into a free slot, durably once `flush` has been called; undefined if there is none. Gives what the table's entry
+   * is to say.
    */
   writeRecord(bytes: Buffer): { slot: number; crc: number } | undefined {
     const [slot] = this.#freeSlots;
@@ -184,7 +209,7 @@ export class GuestVolume {
     return { slot, crc: crc32(bytes) };
   }
 
-  /** Gives a slot back whose record has moved, or whose transaction did not come about. */
+  /** Gives a slot back that no transaction has told of. */
   freeSlot(slot: number): void {
     this.#freeSlots.push(slot);
   }

@@ -22,7 +22,7 @@ import {
   writeEntry,
   writeState,
 } from './guest-layout.js';
-import { type GuestDisk, GuestVolume, RecordFiller } from './guest-volume.js';
+import { type GuestDisk, GuestVolume, RecordFiller, type RecordMove } from './guest-volume.js';
 
 const STEP_MS = 5;
 const RETRY_MS = 100;
@@ -52,20 +52,22 @@ interface NewRecord {
 export class Guest {
   readonly #volumes: GuestVolume[];
   readonly #filler: RecordFiller;
+  // For each disk.
   readonly #recordsPerMs: number;
   #timer: NodeJS.Timeout | undefined;
   #thawTimer: NodeJS.Timeout | undefined;
   #frozen: (Frozen & { sinceMs: number }) | undefined;
   #held = 0;
   #problem: Error | undefined;
-  #recordsDue = 0;
+  // Records that each disk is behind its rate by.
+  readonly #recordsDue = new Map<GuestVolume, number>();
   #lastStep = 0;
 
   /** Mounts the disks, replaying logs where the last guest died. The first disk has the accounts. */
   constructor(disks: readonly GuestDisk[], options: GuestOptions) {
     this.#volumes = disks.map((disk) => new GuestVolume(disk));
     this.#filler = new RecordFiller(options.compressible);
-    this.#recordsPerMs = options.writesPerSecond / 1000;
+    this.#recordsPerMs = options.writesPerSecond / 1000 / this.#volumes.length;
   }
 
   get generation(): number {
@@ -136,8 +138,7 @@ export class Guest {
     let wait = STEP_MS;
     const now = performance.now();
     if (this.#frozen === undefined && this.#held === 0) {
-      this.#recordsDue += (now - this.#lastStep) * this.#recordsPerMs;
-      this.#recordsDue = Math.min(this.#recordsDue, 4 * RECORDS_PER_STEP_MAX);
+      this.#accrueRecords(now - this.#lastStep);
       try {
         this.#step();
         this.#problem = undefined;
@@ -149,6 +150,14 @@ export class Guest {
     }
     this.#lastStep = now;
     this.#timer = setTimeout(() => this.#turn(), wait);
+  }
+
+  // What it cannot keep up with is forgotten.
+  #accrueRecords(elapsedMs: number): void {
+    for (const volume of this.#volumes) {
+      const due = (this.#recordsDue.get(volume) ?? 0) + elapsedMs * this.#recordsPerMs;
+      this.#recordsDue.set(volume, Math.min(due, 4 * RECORDS_PER_STEP_MAX));
+    }
   }
 
   #rest(level: Consistency): void {
@@ -163,9 +172,8 @@ export class Guest {
   #step(): void {
     const counter = readState(this.#first.page(STATE_PAGE)).counter + 1;
     for (const volume of this.#volumes.toReversed()) {
+      // A step that failed for another disk is done again here; the counter is the same then.
       const state = readState(volume.page(STATE_PAGE));
-      // One that got this far before another disk failed has its part done.
-      if (state.counter >= counter) continue;
       this.#commitTo(volume, { ...state, counter });
     }
   }
@@ -180,20 +188,13 @@ export class Guest {
     const next = { ...state, generation: state.generation + 1 };
     if (volume === this.#first) this.#work(next, edit);
     writeState(edit(STATE_PAGE), next);
-    const records = this.#writeRecords(volume);
-    const freed: number[] = [];
-    for (const { record, slot, crc } of records) {
+    const moves: RecordMove[] = [];
+    for (const { record, slot, crc } of this.#writeRecords(volume)) {
       const page = edit(tablePage(record));
-      freed.push(readEntry(page, record).slot);
+      moves.push({ from: readEntry(page, record).slot, to: slot });
       writeEntry(page, record, { slot, crc, generation: next.generation });
     }
-    try {
-      volume.commit(pages);
-    } catch (error) {
-      for (const { slot } of records) volume.freeSlot(slot);
-      throw error;
-    }
-    for (const slot of freed) volume.freeSlot(slot);
+    volume.commit(pages, moves);
   }
 
   // A step of an order: takes money from some account, or in the last step gives all that was taken to another.
@@ -218,8 +219,8 @@ export class Guest {
 
   #writeRecords(volume: GuestVolume): NewRecord[] {
     const records = new Map<number, NewRecord>();
-    const share = Math.ceil(this.#recordsDue / this.#volumes.length);
-    const count = Math.min(share, RECORDS_PER_STEP_MAX, Math.floor(this.#recordsDue));
+    const due = this.#recordsDue.get(volume) ?? 0;
+    const count = Math.min(RECORDS_PER_STEP_MAX, Math.floor(due));
     try {
       for (let done = 0; done < count && volume.records > 0; done++) {
         const record = Math.floor(Math.random() * volume.records);
@@ -233,7 +234,7 @@ export class Guest {
       for (const { slot } of records.values()) volume.freeSlot(slot);
       throw error;
     }
-    this.#recordsDue -= count;
+    this.#recordsDue.set(volume, due - count);
     return [...records.values()];
   }
 }

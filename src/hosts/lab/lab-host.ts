@@ -38,7 +38,7 @@ import {
   findVms,
   occupiedBytes,
   reachableNow,
-  statusOf,
+  statusOrSilent,
 } from './vm-status.js';
 
 const FULL_VOLUME_FREE_BYTES = 64 * 1024;
@@ -133,12 +133,15 @@ export class LabHost implements Host {
 
   async #describe(found: FoundVm): Promise<Vm> {
     const { folder, vm } = found;
-    const status = await statusOf(folder);
-    const { reachable, reason } = reachableNow(vm, status !== undefined);
+    const status = await statusOrSilent(folder);
+    const { reachable, reason } =
+      status === 'silent'
+        ? { reachable: 'crash' as const, reason: "the machine's process does not answer" }
+        : reachableNow(vm, status !== undefined);
     return {
       id: vm.id,
       name: vm.name,
-      state: status?.state ?? 'off',
+      state: status === 'silent' ? 'critical' : (status?.state ?? 'off'),
       reachable,
       ...(reason === undefined ? {} : { reachableReason: reason }),
       disks: vm.disks.map((disk) => {
@@ -182,7 +185,8 @@ export class LabHost implements Host {
 async function leftoversOf({ folder, vm }: FoundVm): Promise<Leftover[]> {
   const ref = { id: vm.id, name: vm.name };
   const left: Leftover[] = [];
-  const frozen = (await statusOf(folder))?.frozen;
+  const status = await statusOrSilent(folder);
+  const frozen = status === 'silent' ? undefined : status?.frozen;
   if (frozen?.mark !== undefined) {
     const detail = 'the guest stands frozen';
     left.push({ kind: 'frozen-guest', name: vm.name, vm: ref, ...markIn(frozen.mark), detail });

@@ -19,6 +19,7 @@ import {
   configurationName,
   isMark,
   layerPaths,
+  markedFiles,
   readVmFile,
   removeUnfinished,
   type VmCheckpoint,
@@ -115,7 +116,7 @@ export class Machine {
    */
   async merge(name: string, signal: AbortSignal): Promise<boolean> {
     let merge = this.#merges.get(name);
-    if (merge === undefined) {
+    if (merge === undefined || merge.given.up.aborted) {
       merge = new SharedWork((given) => this.#inTurn(() => this.#mergeNow(name, given)));
       this.#merges.set(name, merge);
     }
@@ -254,10 +255,10 @@ export class Machine {
 
   // --- Merge ---
 
-  async #mergeNow(name: string, signal: AbortSignal): Promise<boolean> {
+  async #mergeNow(name: string, given: Given): Promise<boolean> {
     const checkpoint = this.#vm.checkpoints.find((candidate) => candidate.name === name);
     if (checkpoint === undefined) {
-      this.#removeConfiguration(name);
+      this.#removeMarked(name);
       return false;
     }
     this.#refuseBelowAnother(checkpoint);
@@ -265,13 +266,13 @@ export class Machine {
     try {
       for (const [disk, layer] of Object.entries(checkpoint.layers)) {
         const there = this.#vm.disks.find((candidate) => candidate.name === disk);
-        if (there?.layers.includes(layer)) await this.#mergeLayer(disk, layer, signal);
+        if (there?.layers.includes(layer)) await this.#mergeLayer(disk, layer, given);
       }
       this.#save({
         ...this.#vm,
         checkpoints: this.#vm.checkpoints.filter(({ id }) => id !== checkpoint.id),
       });
-      this.#removeConfiguration(name);
+      this.#removeMarked(name);
       return true;
     } catch (error) {
       throw mergeFailure(`${this.#vm.name}: ${name}`, error);
@@ -280,8 +281,12 @@ export class Machine {
     }
   }
 
-  #removeConfiguration(name: string): void {
-    if (isMark(name)) removeFiles([join(this.folder, configurationName(name))]);
+  // What bears the mark and is in no chain: the configuration, and what somebody has brought back.
+  #removeMarked(mark: string): void {
+    const used = new Set(this.#vm.disks.flatMap((disk) => disk.layers));
+    const doomed = markedFiles(this.folder).filter((file) => file.mark === mark);
+    const unused = doomed.filter((file) => !used.has(file.name));
+    removeFiles(unused.map((file) => join(this.folder, file.name)));
   }
 
   // Above a run's checkpoint its layers are being read: they must not change, and merging one from below would change them.
@@ -296,19 +301,19 @@ export class Machine {
     );
   }
 
-  async #mergeLayer(disk: string, layer: string, signal: AbortSignal): Promise<void> {
+  async #mergeLayer(disk: string, layer: string, given: Given): Promise<void> {
     const chain = this.#chain(disk);
     const merge = chain.beginMerge(join(this.folder, layer));
     try {
       for (let done = false; !done; ) {
-        await this.#stallIfAsked(signal);
+        await this.#stallIfAsked(given);
         done = merge.copySome();
         await nextTurn();
-        signal.throwIfAborted();
+        given.up.throwIfAborted();
         this.#failIfAsked(layer);
       }
       await merge.parent.syncPayload();
-      signal.throwIfAborted();
+      given.up.throwIfAborted();
       chain.bypassMerged();
     } catch (error) {
       chain.abandonMerge();
@@ -333,31 +338,44 @@ export class Machine {
     throw firnError('ERR_MERGE_FAILED', `${layer} did not merge, as it was asked to`);
   }
 
-  async #stallIfAsked(signal: AbortSignal): Promise<void> {
-    if (takeFault(this.folder, 'merge-stalls') === undefined) return;
-    // One that goes off once has been switched off by now and still stalls this merge, for as long as the caller waits.
-    const stays = findFault(this.folder, 'merge-stalls') !== undefined;
-    while (!stays || findFault(this.folder, 'merge-stalls') !== undefined) {
-      await sleep(FAULT_POLL_MS, undefined, { signal });
+  async #stallIfAsked(given: Given): Promise<void> {
+    const stalls = takeFault(this.folder, 'merge-stalls');
+    // One that goes off once has been switched off by now; it holds until somebody has waited in vain.
+    const holds = () =>
+      stalls?.once ? !given.upByOne.aborted : findFault(this.folder, 'merge-stalls') !== undefined;
+    while (stalls !== undefined && holds()) {
+      await sleep(FAULT_POLL_MS, undefined, { signal: given.up });
     }
   }
 }
 
+/** What work that several callers wait for is told of them. */
+interface Given {
+  /** Fires when all of them have given up, and the work with them. */
+  up: AbortSignal;
+  /** Fires when the first of them has. */
+  upByOne: AbortSignal;
+}
+
 /** Work that several callers wait for, and that is given up when all of them have given up. */
 class SharedWork {
-  readonly #controller = new AbortController();
+  readonly given: Given;
+  readonly #all = new AbortController();
+  readonly #one = new AbortController();
   readonly #result: Promise<boolean>;
   #waiting = 0;
 
-  constructor(work: (signal: AbortSignal) => Promise<boolean>) {
-    this.#result = work(this.#controller.signal);
+  constructor(work: (given: Given) => Promise<boolean>) {
+    this.given = { up: this.#all.signal, upByOne: this.#one.signal };
+    this.#result = work(this.given);
   }
 
   async join(signal: AbortSignal): Promise<boolean> {
     this.#waiting++;
     const leave = () => {
       this.#waiting--;
-      if (this.#waiting === 0) this.#controller.abort(signal.reason);
+      if (this.#waiting === 0) this.#all.abort(signal.reason);
+      this.#one.abort();
     };
     signal.addEventListener('abort', leave, { once: true });
     try {

@@ -92,11 +92,11 @@ export interface LabVmStatus {
   name: string;
   /** The machine's folder. */
   folder: string;
-  /** 'critical': it runs, but its disk cannot grow. 'off' with `unclean`: its process died. */
+  /** 'critical': it runs, but its disk cannot grow or its process does not answer. 'off' with `unclean`: its process died. */
   state: 'running' | 'off' | 'critical';
   unclean: boolean;
   vss: GuestVss;
-  /** The process that plays it; absent when off. */
+  /** The process that plays it; absent when it is off or does not answer. */
   pid?: number;
   /** How many transactions the guest has committed; it grows while the guest makes headway. Absent when off. */
   generation?: number;

@@ -86,14 +86,22 @@ export async function statusOf(folder: string): Promise<ProcessStatus | undefine
   }
 }
 
+/** The same where one machine must not hide the others: `silent` if its process does not answer. */
+export async function statusOrSilent(
+  folder: string,
+): Promise<ProcessStatus | 'silent' | undefined> {
+  return statusOf(folder).catch(() => 'silent' as const);
+}
+
 export async function vmStatus({ folder, vm }: FoundVm): Promise<LabVmStatus> {
-  const process = await statusOf(folder);
+  const answer = await statusOrSilent(folder);
+  const process = answer === 'silent' ? undefined : answer;
   return {
     id: vm.id,
     name: vm.name,
     folder,
-    state: process?.state ?? 'off',
-    unclean: process === undefined && vm.running,
+    state: answer === 'silent' ? 'critical' : (process?.state ?? 'off'),
+    unclean: answer === undefined && vm.running,
     vss: vm.guest.vss,
     ...(process === undefined ? {} : { pid: process.pid, generation: process.generation }),
     ...(process?.frozen === undefined ? {} : { frozen: process.frozen }),

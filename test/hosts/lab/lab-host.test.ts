@@ -313,6 +313,7 @@ describe('a lab of one machine of each kind', () => {
     const { folder } = await labVm(lab, 'application');
     const mark = newMark();
     await writeFile(path.join(folder, `configuration_${mark}.json`), '{}');
+    await writeFile(path.join(folder, `scsi-0-0_${mark}.avhdx`), 'brought back');
     expect(await new LabHost(lab).leftovers()).toContainEqual(
       expect.objectContaining({ kind: 'layer', mark }),
     );

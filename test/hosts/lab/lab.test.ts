@@ -148,6 +148,27 @@ test('a machine that cannot start says why', async () => {
   expect(outcome?.error?.message).toContain('not a VHDX');
 });
 
+test.skipIf(process.platform === 'win32')(
+  'a machine whose process does not answer hides no other',
+  async () => {
+    const lab = await temporaryLab([{ name: 'good' }, { name: 'stuck' }]);
+    const { pid = 0 } = await labVm(lab, 'stuck');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const vms = await new LabHost(lab).listVms();
+      expect(vms.map((vm) => [vm.name, vm.state, vm.reachable])).toEqual([
+        ['good', 'running', 'application'],
+        ['stuck', 'critical', 'crash'],
+      ]);
+      expect((await labStatus(lab)).vms.map((vm) => vm.state)).toEqual(['running', 'critical']);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    expect(await isWriting(lab, 'stuck')).toBe(true);
+  },
+  30_000,
+);
+
 test("a machine's process ends when its folder is taken away", async () => {
   const { lab, remove } = await makeLab([{ name: 'vm', ...SMALL }]);
   try {
