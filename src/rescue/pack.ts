@@ -7,9 +7,9 @@
  */
 
 import type { FileHandle } from 'node:fs/promises';
+import { crc32c } from '../crc32c.js';
 import { type FirnError, firnError, isFirnError } from '../errors.js';
 import { CODECS } from '../repository/format/codecs.js';
-import { crc32c } from '../repository/format/crc32c.js';
 import { Blake3, ID_BYTES } from '../repository/format/keys.js';
 import {
   decodeRecordHeader,

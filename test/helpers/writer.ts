@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { crc32c } from '../../src/repository/format/crc32c.js';
+import { crc32c } from '../../src/crc32c.js';
 import { blake3, deriveKeys, type RepositoryKeys } from '../../src/repository/format/keys.js';
 import { newId, packFile } from '../../src/repository/format/names.js';
 import type { ChunkingObject, PointObject } from '../../src/repository/format/objects.js';

@@ -7,8 +7,8 @@
  */
 
 import { randomBytes } from 'node:crypto';
+import { crc32c } from '../../crc32c.js';
 import { firnError } from '../../errors.js';
-import { crc32c } from '../../repository/format/crc32c.js';
 
 export const KIB = 1024;
 export const MIB = 1024 * KIB;

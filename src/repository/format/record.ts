@@ -5,9 +5,9 @@
  * stored CRC and lengths are checked, and at last the id is recomputed from the content; what comes back was checked.
  */
 
+import { crc32c } from '../../crc32c.js';
 import { type ErrorCode, type FirnError, firnError } from '../../errors.js';
 import { CODECS, type Codec, compressLz4, decompress } from './codecs.js';
-import { crc32c } from './crc32c.js';
 import { blake3, ID_BYTES } from './keys.js';
 
 export type RecordClass = 'chunk' | 'map' | 'object';

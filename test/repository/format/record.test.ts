@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { crc32c } from '../../../src/crc32c.js';
 import { loadEngine } from '../../../src/engine/engine.js';
 import { decompress } from '../../../src/repository/format/codecs.js';
-import { crc32c } from '../../../src/repository/format/crc32c.js';
 import { Blake3, blake3, deriveKeys } from '../../../src/repository/format/keys.js';
 import {
   decodeRecord,
