@@ -49,9 +49,19 @@ function buildConsole() {
   for (const name of ['pwsh.csproj', 'Program.cs']) {
     cpSync(path.join(CONSOLE, name), path.join(BUILD, name));
   }
-  const reason = dotnet('build', BUILD, '-c', 'Release', '-o', TARGET, '--nologo');
+  const common = [BUILD, '-c', 'Release', '-o', TARGET, '--nologo'];
+  // Compiled ahead of time it starts three times as fast, which tests that start a hundred feel. That takes a compiler from the registry.
+  const ahead = ['-r', runtimeId(), '--self-contained', 'false', '-p:PublishReadyToRun=true'];
+  let reason = dotnet('publish', ...common, ...ahead);
+  if (reason !== undefined) reason = dotnet('build', ...common);
   if (reason === undefined) writeFileSync(STAMP, sourcesHash());
   return reason;
+}
+
+/** This machine in .NET's words: "linux-x64". */
+function runtimeId() {
+  const system = { win32: 'win', darwin: 'osx' }[process.platform] ?? process.platform;
+  return `${system}-${process.arch}`;
 }
 
 function present() {

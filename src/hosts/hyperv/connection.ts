@@ -17,6 +17,9 @@ export class Connection {
   readonly #options: BridgeOptions;
   readonly #nodes = new Map<string, Bridge>();
   readonly #main: Bridge;
+  // Starting a PowerShell takes longer than most of what it is asked.
+  readonly #idleHolders: Bridge[] = [];
+  #closed = false;
 
   constructor(target: Target, options: BridgeOptions = {}) {
     this.target = target;
@@ -63,13 +66,20 @@ export class Connection {
     }
   }
 
-  /** A bridge with one shell, for what must be held by a process. The caller closes it. */
-  newHolder(): Bridge {
-    return new Bridge(this.target, { ...this.#options, shells: 1 });
+  /** A bridge with one shell, for what must be held by a process. The caller gives it back once it holds nothing, or closes it. */
+  takeHolder(): Bridge {
+    return this.#idleHolders.pop() ?? new Bridge(this.target, { ...this.#options, shells: 1 });
+  }
+
+  giveBackHolder(bridge: Bridge): void {
+    if (this.#closed) void bridge.close();
+    else this.#idleHolders.push(bridge);
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#main, ...this.#nodes.values()].map((bridge) => bridge.close()));
+    this.#closed = true;
+    const bridges = [this.#main, ...this.#nodes.values(), ...this.#idleHolders.splice(0)];
+    await Promise.all(bridges.map((bridge) => bridge.close()));
     this.#nodes.clear();
   }
 

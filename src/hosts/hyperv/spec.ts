@@ -20,7 +20,7 @@ const REMOTE = new RegExp(
 
 /** ERR_INVALID_ARGUMENT for what is no host of this kind. */
 export function parseTarget(spec: string): Target {
-  if (spec === 'hyperv' || spec === 'hyperv:') return { kind: 'local' };
+  if (spec === 'hyperv') return { kind: 'local' };
   const groups = REMOTE.exec(spec)?.groups;
   const computer = groups?.computer?.replace(/^\[|\]$/g, '');
   const port = groups?.port === undefined ? undefined : Number(groups.port);

@@ -135,16 +135,26 @@ export class VssSets {
   }
 
   async #makeWithRetries(group: Group, mark: string, steps: Steps): Promise<SetReply> {
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        return await this.#inTurn(() => this.#make(group, mark, steps));
-      } catch (error) {
-        const { entry } = vssCodeOf(error);
-        const failed = faultOf(error)?.kind === 'shadow-failed';
-        if (!failed || attempt >= entry.retries) throw error;
-        const delays = this.#tuning.vssRetryDelaysMs;
-        await sleep(delays[Math.min(attempt, delays.length - 1)] ?? 0);
+    const bridge = this.#connection.takeHolder();
+    try {
+      for (let attempt = 0; ; attempt += 1) {
+        try {
+          const reply = await this.#inTurn(() => this.#make(group, mark, steps, bridge));
+          this.#held.push({ mark, vms: new Set(group.requests.map(({ vm }) => vm.id)), bridge });
+          return reply;
+        } catch (error) {
+          const { entry } = vssCodeOf(error);
+          const failed = faultOf(error)?.kind === 'shadow-failed';
+          if (!failed || attempt >= entry.retries) throw error;
+          const delays = this.#tuning.vssRetryDelaysMs;
+          await sleep(delays[Math.min(attempt, delays.length - 1)] ?? 0);
+        }
       }
+    } catch (error) {
+      // A script that failed has ended its DiskShadow; of anything else nobody knows what it holds.
+      if (faultOf(error) === undefined) await bridge.close();
+      else this.#connection.giveBackHolder(bridge);
+      throw error;
     }
   }
 
@@ -155,7 +165,12 @@ export class VssSets {
     return turn;
   }
 
-  async #make({ requests, writers }: Group, mark: string, steps: Steps): Promise<SetReply> {
+  async #make(
+    { requests, writers }: Group,
+    mark: string,
+    steps: Steps,
+    bridge: Bridge,
+  ): Promise<SetReply> {
     const longestFreeze = Math.max(...requests.map((request) => request.freezeDeadlineMs));
     const scriptMs = longestFreeze + this.#tuning.setMarginMs;
     const deadlineMs = scriptMs + this.#tuning.checkpointMarginMs;
@@ -167,21 +182,11 @@ export class VssSets {
       deadlineMs: scriptMs,
       pollMs: this.#tuning.jobPollMs,
     };
-    const bridge = this.#connection.newHolder();
-    try {
-      const reply = await runAtAll(
-        requests,
-        steps,
-        ['checkpoint', 'shadow-copy'],
-        deadlineMs,
-        (signal) => bridge.call('make-set', parameters, setSchema, { signal, deadlineMs }),
-      );
-      this.#held.push({ mark, vms: new Set(parameters.vms), bridge });
-      return reply.result;
-    } catch (error) {
-      await bridge.close();
-      throw error;
-    }
+    const names = ['checkpoint', 'shadow-copy'] as const;
+    const { result } = await runAtAll(requests, steps, names, deadlineMs, (signal) =>
+      bridge.call('make-set', parameters, setSchema, { signal, deadlineMs }),
+    );
+    return result;
   }
 
   /** Ends the sets that this object holds for the machine, in peace; what another process holds is ended by the host's own note of it. */
@@ -191,8 +196,11 @@ export class VssSets {
       this.#held.splice(this.#held.indexOf(held), 1);
       try {
         await held.bridge.call('end-set', { vm: vm.id, mark }, endSchema);
-      } finally {
+        this.#connection.giveBackHolder(held.bridge);
+      } catch (error) {
+        // Its end ends DiskShadow too, in another way.
         await held.bridge.close();
+        throw error;
       }
     }
   }

@@ -166,6 +166,14 @@ describeWithPowerShell('the bridge', () => {
     await absent.close();
   });
 
+  test('says that a machine without WMI is no host', async () => {
+    const elsewhere = new Bridge({ kind: 'local' }, { executable: POWERSHELL });
+    const error = await caught(elsewhere.call('info', {}, NOTHING));
+    expect(error.code).toBe('ERR_UNSUPPORTED');
+    expect(error.message).toContain('is no Windows host');
+    await elsewhere.close();
+  });
+
   test('does not take a program that prints nothing for a host', async () => {
     // As the powershell.exe of Wine does, which ends well and says nothing.
     const mute = new Bridge({ kind: 'local' }, { executable: '/bin/true' });

@@ -14,7 +14,6 @@ async function makeFixture(build: number): Promise<HostFixture> {
     { name: FIRST, disks: 2, folder: "a & b's [1] – архив $HOME" },
     { name: SECOND },
     { name: WEAK, guest: 'linux' },
-    { name: 'no guest services', guest: 'none' },
   ]);
   const { hypervisor } = lane;
   return {

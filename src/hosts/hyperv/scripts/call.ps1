@@ -42,12 +42,14 @@ function Open-FirnSession($target) {
         if ($known.ContainsKey('Options')) { $parameters['Options'] = @{ BatchMode = 'yes' } }
     } else {
         $parameters['ComputerName'] = $target.computer
-        $parameters['SessionOption'] = New-PSSessionOption -OpenTimeout 30000 -CancelTimeout 5000
         # The port of WinRM over TLS.
         if ($target.port -eq 5986) { $parameters['UseSSL'] = $true }
     }
     if ($target.port) { $parameters['Port'] = [int] $target.port }
     try {
+        if ($target.kind -eq 'wsman') {
+            $parameters['SessionOption'] = New-PSSessionOption -OpenTimeout 30000 -CancelTimeout 5000
+        }
         return New-PSSession @parameters
     } catch {
         if (Find-FirnException $_.Exception) { throw }

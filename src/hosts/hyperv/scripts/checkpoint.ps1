@@ -148,8 +148,8 @@ function Get-FirnMergeEvents($vm) {
         return , @()
     }
     $id = "$($vm.Id)"
-    return , @(foreach ($event in $events) {
-            if ("$($event.Message)".IndexOf($id, [System.StringComparison]::OrdinalIgnoreCase) -ge 0) { "$($event.Message)" }
+    return , @(foreach ($entry in $events) {
+            if ("$($entry.Message)".IndexOf($id, [System.StringComparison]::OrdinalIgnoreCase) -ge 0) { "$($entry.Message)" }
         })
 }
 

@@ -58,11 +58,14 @@ function Save-FirnClaim($claim) {
 
 function Remove-FirnClaim([string] $mark, $vmId) {
     $path = Get-FirnClaimPath $mark $vmId
+    $folder = [System.IO.Path]::GetDirectoryName($path)
     try {
+        if (-not [System.IO.Directory]::Exists($folder)) { return }
         [System.IO.File]::Delete($path)
-        $folder = [System.IO.Path]::GetDirectoryName($path)
+        # What a process that died while it wrote has left.
+        foreach ($file in [System.IO.Directory]::GetFiles($folder, "$([guid] "$vmId").json.*.tmp")) { [System.IO.File]::Delete($file) }
         # Fails while the run has claims on other machines, and then the folder stays.
-        if ([System.IO.Directory]::Exists($folder)) { [System.IO.Directory]::Delete($folder) }
+        [System.IO.Directory]::Delete($folder)
     } catch [System.IO.IOException] {
         return
     }

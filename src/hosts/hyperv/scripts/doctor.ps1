@@ -72,15 +72,35 @@ function Get-FirnClaimLeftover($entry, $vms) {
     }
 }
 
+# The runs that recovery checkpoints of a machine belong to, by instance: by the marks in their names, or by a claim that fits an unmarked one.
+function Get-FirnOwners($vm, $claims) {
+    $owners = @{}
+    foreach ($entry in $claims) {
+        if ($entry.vm -ne "$($vm.Id)") { continue }
+        $claim = Get-FirnClaim $entry.mark $entry.vm
+        if (-not $claim -or $claim.set) { continue }
+        try {
+            foreach ($settings in (Find-FirnOwnSettings $vm $entry.mark $claim)) { $owners["$($settings.InstanceID)"] = $entry.mark }
+        } catch {
+            # It cannot be told: then they are listed as they are, beside the claim.
+            continue
+        }
+    }
+    return $owners
+}
+
 # Recovery checkpoints, stale layers, and claims of which no checkpoint bears the mark (yet, or any more). What bears no mark is another's.
 function Get-FirnLeftovers {
     $items = [System.Collections.ArrayList] @()
     $named = @{}
     $vms = @{}
+    $claims = Get-FirnClaims
     foreach ($vm in @(Get-VM)) {
         $vms["$($vm.Id)"] = $vm
+        $owners = Get-FirnOwners $vm $claims
         foreach ($settings in (Get-FirnRecoverySettings $vm)) {
             $mark = Get-FirnMark "$($settings.ElementName)"
+            if (-not $mark) { $mark = $owners["$($settings.InstanceID)"] }
             if ($mark) { $named["$mark/$($vm.Id)"] = $true }
             [void] $items.Add(@{ kind = 'checkpoint'; name = "$($settings.ElementName)"; mark = $mark
                     vm = @{ id = "$($vm.Id)"; name = "$($vm.Name)" }; created = [datetime] $settings.CreationTime
@@ -93,7 +113,7 @@ function Get-FirnLeftovers {
             continue
         }
     }
-    foreach ($entry in (Get-FirnClaims)) {
+    foreach ($entry in $claims) {
         if ($named.ContainsKey("$($entry.mark)/$($entry.vm)")) { continue }
         $item = Get-FirnClaimLeftover $entry $vms
         if ($item) { [void] $items.Add($item) }

@@ -1,6 +1,9 @@
 # What the host is and has. Nothing here changes anything.
 
 function Get-FirnInfo {
+    if (-not (Test-FirnCommand 'Get-CimInstance')) {
+        throw (New-FirnError 'unsupported' "$([System.Environment]::MachineName) is no Windows host: it has no WMI")
+    }
     $system = Get-CimInstance -Namespace 'root\cimv2' -ClassName 'Win32_OperatingSystem'
     $version = "$($system.Version)"
     return @{

@@ -54,11 +54,15 @@ function ConvertFrom-FirnJson([byte[]] $bytes) {
 }
 
 function Add-FirnText([System.Text.StringBuilder] $out, [string] $text) {
+    $plain = $text.Replace('\', '\\').Replace('"', '\"')
+    if ($plain -notmatch '[^ -~]') {
+        [void] $out.Append('"').Append($plain).Append('"')
+        return
+    }
     [void] $out.Append('"')
-    foreach ($character in $text.ToCharArray()) {
+    foreach ($character in $plain.ToCharArray()) {
         $code = [int] $character
-        if ($character -eq '"' -or $character -eq '\') { [void] $out.Append('\').Append($character) }
-        elseif ($code -lt 32 -or $code -gt 126) { [void] $out.Append('\u').Append($code.ToString('x4')) }
+        if ($code -lt 32 -or $code -gt 126) { [void] $out.Append('\u').Append($code.ToString('x4')) }
         else { [void] $out.Append($character) }
     }
     [void] $out.Append('"')

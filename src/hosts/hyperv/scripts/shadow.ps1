@@ -13,6 +13,7 @@
 
 $FirnWriterId = '{66841cd4-6ded-4f4b-8f17-fd23f8ddc3de}'
 $FirnWriterName = 'Microsoft Hyper-V VSS Writer'
+$FirnCodePattern = '(?i)\b0x8[0-9a-f]{7}\b'
 
 function Get-FirnSetFolder([string] $mark, [string] $set) {
     if ($set -notmatch '^[0-9]{1,6}\z') { throw 'The request names no proper set' }
@@ -64,7 +65,7 @@ function Start-FirnDiskShadow([string] $folder) {
         throw (New-FirnError 'unsupported' "DiskShadow cannot be started: $($_.Exception.Message)")
     }
     return @{ process = $process; line = $process.StandardOutput.ReadLineAsync(); text = [System.Collections.ArrayList] @()
-        shadows = @()
+        shadows = @(); ended = $false
     }
 }
 
@@ -100,12 +101,16 @@ function Wait-FirnDiskShadow($holder, [scriptblock] $test, [int] $deadlineMs, [i
     }
 }
 
+# Tells DiskShadow its last commands, if it has not ended, and waits for its end and for all that it prints.
 function Stop-FirnDiskShadow($holder, [string[]] $commands, [int] $deadlineMs) {
+    if ($holder.ended) { return }
+    $holder.ended = $true
     Send-FirnCommands $holder $commands
     # Closing flushes, which fails when nobody reads any more.
     try { $holder.process.StandardInput.Close() } catch { [void] $_ }
     if (-not (Wait-FirnDiskShadow $holder { $false } $deadlineMs 20)) { $holder.process.Kill() }
     [void] $holder.process.WaitForExit(5000)
+    while ($null -ne $holder.line -and $holder.line.Wait(1000)) { Read-FirnDiskShadow $holder }
 }
 
 # A disk of the set: its chain, and where the shadow copy will have the layer with the guest's last writes. A file that lies there already
@@ -179,6 +184,15 @@ function Find-FirnShadows($holder, $before, $volumes) {
                 }
             }
         })
+}
+
+# Looks for the shadow copies until all are found: what DiskShadow prints comes a little later than what it does.
+function Wait-FirnShadows($holder, $before, $volumes, [int] $pollMs) {
+    $found = {
+        $holder.shadows = Find-FirnShadows $holder $before $volumes
+        $holder.shadows.Count -eq $volumes.Count -or ($holder.text -join "`n") -match $FirnCodePattern
+    }
+    [void] (Wait-FirnDiskShadow $holder $found 5000 $pollMs)
 }
 
 # `path` inside of a shadow copy, below its device or below a link to that.
@@ -256,8 +270,12 @@ function New-FirnSet($p) {
         Save-FirnSetClaims $plan $p $holder
         Send-FirnCommands $holder (Get-FirnSetCommands $p $chosen $folder)
         $intime = Wait-FirnDiskShadow $holder { [System.IO.File]::Exists($ready) } $p.deadlineMs $p.pollMs
-        $holder.shadows = Find-FirnShadows $holder $before $chosen
-        if (-not $intime -or $holder.shadows.Count -ne $chosen.Count) { throw (Get-FirnSetError $holder $intime $p.deadlineMs) }
+        if ($intime) { Wait-FirnShadows $holder $before $chosen $p.pollMs }
+        if ($holder.shadows.Count -ne $chosen.Count) {
+            # What it printed may still be on its way; at its end all of it is there.
+            Stop-FirnDiskShadow $holder @('end backup', 'exit') 5000
+            throw (Get-FirnSetError $holder $intime $p.deadlineMs)
+        }
         Save-FirnSetClaims $plan $p $holder
         $result = Get-FirnSetResult $plan $holder.shadows $volumes $folder
         if ($null -eq $global:FirnSets) { $global:FirnSets = @{} }
@@ -274,9 +292,9 @@ function New-FirnSet($p) {
 
 function Get-FirnSetError($holder, [bool] $intime, [int] $deadlineMs) {
     $text = $holder.text -join "`n"
-    $codes = @(foreach ($match in [regex]::Matches($text, '(?i)\b0x8[0-9a-f]{7}\b')) { '0x' + $match.Value.Substring(2).ToUpperInvariant() })
+    $codes = @(foreach ($match in [regex]::Matches($text, $FirnCodePattern)) { '0x' + $match.Value.Substring(2).ToUpperInvariant() })
     $lines = @(foreach ($line in $holder.text) { if ("$line".Trim()) { "$line".Trim() } })
-    $last = @($lines | Where-Object { $_ -match '(?i)0x8[0-9a-f]{7}' }) + @($lines)[-1]
+    $last = @($lines | Where-Object { $_ -match $FirnCodePattern }) + @($lines)[-1]
     $message = $(if ($intime) { "DiskShadow made no shadow copies: $(@($last)[0])" } else { "DiskShadow took longer than $deadlineMs ms" })
     return New-FirnError 'shadow-failed' $message @{ codes = $codes; deadline = (-not $intime) }
 }

@@ -211,9 +211,15 @@ export class Hypervisor {
       await this.shadows.serve(lines, socket);
       return;
     }
-    const { command, arguments: given, node } = JSON.parse(
-      Buffer.from(first.value, 'base64').toString('utf8'),
-    ) as { command: string; arguments: Record<string, unknown>; node: string };
+    const {
+      command,
+      arguments: given,
+      node,
+    } = JSON.parse(Buffer.from(first.value, 'base64').toString('utf8')) as {
+      command: string;
+      arguments: Record<string, unknown>;
+      node: string;
+    };
     if (this.faults.cmdletHangs === command) return;
     const warning = this.faults.cmdletWarns.get(command);
     const warnings = warning === undefined ? [] : [warning];
@@ -228,11 +234,7 @@ export class Hypervisor {
     socket.end(`${Buffer.from(JSON.stringify(answer)).toString('base64')}\n`);
   }
 
-  async #answer(
-    command: string,
-    given: Record<string, unknown>,
-    node: string,
-  ): Promise<unknown> {
+  async #answer(command: string, given: Record<string, unknown>, node: string): Promise<unknown> {
     const vm = given.VM === undefined ? undefined : this.machineOf(given.VM);
     switch (command) {
       case 'Get-VM':
