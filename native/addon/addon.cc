@@ -8,6 +8,7 @@
 #include <map>
 #include <thread>
 
+#include "addon/collect.h"
 #include "addon/convert.h"
 #include "addon/session.h"
 #include "disk/disk_writer.h"
@@ -286,6 +287,10 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
       {"startCopy", StartCopy},
       {"startVerify", StartVerify},
       {"startRepairIndex", StartRepairIndex},
+      {"startMark", StartMark},
+      {"startRescue", StartRescue},
+      {"startMergeIndex", StartMergeIndex},
+      {"releaseMark", ReleaseMark},
   };
   for (const auto& [name, function] : functions) {
     exports.Set(name, Napi::Function::New(env, function, name));

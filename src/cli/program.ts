@@ -48,6 +48,7 @@ const COMMANDS: readonly CommandGroup[] = [
       hold: async () => (await import('./commands/hold.js')).defineHold,
       release: async () => (await import('./commands/hold.js')).defineRelease,
       tag: async () => (await import('./commands/tag.js')).defineTag,
+      prune: async () => (await import('./commands/prune.js')).definePrune,
     },
   },
   {

@@ -193,6 +193,69 @@ export interface NativeRepairResult {
   stats: NativeStats;
 }
 
+/** What a mark has found out, kept by the engine until releaseMark or the garbage collector. */
+export type NativeMark = object;
+
+export interface NativeMarkOptions {
+  repository: NativeRepository; // condemned: by others than this collection
+  tuning: NativeTuning;
+  roots: string[]; // of sealed points: must be whole
+  pendingRoots: string[];
+  victims: string[]; // packs that this collection has condemned
+  onlyVictims: boolean; // of the packs that no index run names, only victims are read
+}
+
+/** What a listed pack holds; bytes of records with their headers. */
+export interface NativeMarkedPack {
+  name: string;
+  named: boolean; // by an index run
+  known: boolean; // its records are known, from the index or from its own table
+  map: boolean; // holds map objects
+  needed: boolean; // has a live record of which no pack that is named and not condemned or a victim has a copy
+  fileBytes: number; // 0 if not known
+  records: number;
+  recordBytes: number;
+  liveBytes: number;
+  ownedBytes: number; // of each live record one copy counts: duplicates are waste
+}
+
+export interface NativeMarkResult {
+  packs: NativeMarkedPack[];
+  indexRuns: { name: string; entries: number; packs: string[] }[];
+  missing: number; // map objects of pending points that were not found
+  missingChunks: number; // chunks of pending points that were not found
+  mark: NativeMark;
+  stats: NativeStats;
+}
+
+export interface NativeRescueOptions {
+  repository: NativeRepository;
+  tuning: NativeTuning;
+  mark: NativeMark;
+  victims: string[];
+  run: string;
+  attempt: number;
+}
+
+export interface NativeRescueResult {
+  packs: string[]; // written
+  indexRuns: string[];
+  records: number; // copied
+  bytes: number;
+  damaged: { pack: string; code: string; message: string }[]; // victims that could not be read in full
+  stats: NativeStats;
+}
+
+export interface NativeMergeOptions {
+  repository: NativeRepository; // only its folder
+  tuning: NativeTuning;
+  mark: NativeMark;
+  indexRuns: string[]; // those to make anew
+  dropped: string[]; // packs that are gone
+  run: string;
+  attempt: number;
+}
+
 /** A snapshot of a running job's counters; cheap at any moment. Shares are 0..1 of the wall time so far. */
 export interface NativeStats {
   phase: 'open' | 'copy' | 'finish' | 'done';
@@ -258,4 +321,11 @@ export interface NativeBinding {
   startCopy(options: NativeCopy): NativeSession<{ stats: NativeStats }>;
   startVerify(options: NativeVerify): NativeSession<NativeVerifyResult>;
   startRepairIndex(options: NativeRepairIndex): NativeSession<NativeRepairResult>;
+  /** The steps of a collection: what is live, copying it out of victims, index runs made anew. */
+  startMark(options: NativeMarkOptions): NativeSession<NativeMarkResult>;
+  startRescue(options: NativeRescueOptions): NativeSession<NativeRescueResult>;
+  startMergeIndex(
+    options: NativeMergeOptions,
+  ): NativeSession<{ indexRuns: string[]; stats: NativeStats }>;
+  releaseMark(mark: NativeMark): void;
 }

@@ -41,6 +41,10 @@ export function wrapBinding(binding: NativeBinding): Engine {
     startCopy: guard((options) => wrapSession(binding.startCopy(options))),
     startVerify: guard((options) => wrapSession(binding.startVerify(options))),
     startRepairIndex: guard((options) => wrapSession(binding.startRepairIndex(options))),
+    startMark: guard((options) => wrapSession(binding.startMark(options))),
+    startRescue: guard((options) => wrapSession(binding.startRescue(options))),
+    startMergeIndex: guard((options) => wrapSession(binding.startMergeIndex(options))),
+    releaseMark: guard((mark) => binding.releaseMark(mark)),
   };
 }
 

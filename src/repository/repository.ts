@@ -279,6 +279,18 @@ export class Repository {
     return orIfMissing([], () => this.#readCondemned(id));
   }
 
+  /** Condemns packs: announces, durably, that a collection is about to delete them. Gives the set's id. */
+  async condemn(packs: readonly string[]): Promise<string> {
+    const id = newId();
+    await this.#putNew(`condemned/${id}`, { type: 'condemned', id, packs: [...packs] });
+    return id;
+  }
+
+  /** Takes a condemned set away: its packs are gone, or stay. */
+  async liftCondemned(id: string): Promise<void> {
+    await this.store.delete(`condemned/${id}`);
+  }
+
   async indexRuns(): Promise<string[]> {
     return (await this.store.list('index')).filter(isIndexFile).sort();
   }
@@ -306,16 +318,13 @@ export class Repository {
     const condemned = [...(await this.condemnedPacks(onDamaged))].sort();
     const indexRuns = await this.indexRuns();
     const packs = await this.packs();
+    return { generation, native: { ...this.nativeBasis(), indexRuns, packs, condemned } };
+  }
+
+  /** What a native job needs of the repository besides the lists. */
+  nativeBasis(): Pick<NativeRepository, 'root' | 'idKey' | 'chunking'> {
     const { idKey, chunking } = this.config;
-    const native = {
-      root: this.path,
-      idKey,
-      chunking: nativeChunking(chunking),
-      indexRuns,
-      packs,
-      condemned,
-    };
-    return { generation, native };
+    return { root: this.path, idKey, chunking: nativeChunking(chunking) };
   }
 
   /** Names of all object files; the generation's also before there is one. */

@@ -8,7 +8,17 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import {
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../../errors.js';
 import { isUnfinished } from '../format/names.js';
@@ -90,6 +100,22 @@ export class DirectoryStore implements Store {
       const target = this.#path(name);
       await rm(target, { force: true });
       await syncFolder(path.dirname(target));
+      // A run's folder goes with its last pack. One whose run still writes makes it again with the run's next attempt, which it needs anyway.
+      if (name.split('/').length > 2) await removeIfEmpty(path.dirname(target));
+    });
+  }
+
+  /** Names of all files that are not part of the repository: still being written, or left by writers that died. */
+  async listUnfinished(): Promise<{ name: string; bytes: number }[]> {
+    return this.#attempt('list', 'ERR_READ', async () => {
+      const names: string[] = [];
+      await this.#collect('', '', names, isUnfinished);
+      const files = [];
+      for (const name of names) {
+        const found = await stat(this.#path(name)).catch(() => undefined);
+        if (found !== undefined) files.push({ name, bytes: found.size });
+      }
+      return files;
     });
   }
 
@@ -128,7 +154,12 @@ export class DirectoryStore implements Store {
     await syncFolder(folder);
   }
 
-  async #collect(folder: string, prefix: string, names: string[]): Promise<void> {
+  async #collect(
+    folder: string,
+    prefix: string,
+    names: string[],
+    isWanted: (fileName: string) => boolean = (fileName) => !isUnfinished(fileName),
+  ): Promise<void> {
     let entries: Awaited<ReturnType<typeof readEntries>>;
     try {
       entries = await readEntries(path.join(this.root, folder, prefix));
@@ -138,8 +169,9 @@ export class DirectoryStore implements Store {
       throw error;
     }
     for (const entry of entries) {
-      if (entry.isDirectory()) await this.#collect(folder, `${prefix}${entry.name}/`, names);
-      else if (entry.isFile() && !isUnfinished(entry.name)) names.push(prefix + entry.name);
+      if (entry.isDirectory()) {
+        await this.#collect(folder, `${prefix}${entry.name}/`, names, isWanted);
+      } else if (entry.isFile() && isWanted(entry.name)) names.push(prefix + entry.name);
     }
   }
 }
@@ -155,6 +187,15 @@ async function exists(file: string): Promise<boolean> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
     throw error;
+  }
+}
+
+async function removeIfEmpty(folder: string): Promise<void> {
+  try {
+    await rmdir(folder);
+    await syncFolder(path.dirname(folder));
+  } catch {
+    // It is not empty, or somebody else has removed it; an empty folder that stays means nothing.
   }
 }
 
