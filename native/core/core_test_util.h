@@ -46,6 +46,15 @@ inline void Must(const Status& status) {
   std::abort();
 }
 
+// Tests that go through very many cases take fewer of them then: each is several times as slow.
+inline bool RunningUnderSanitizer() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return true;
+#else
+  return false;
+#endif
+}
+
 // Reproducible: a test names its seed.
 class Random {
  public:

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "core/core_test_util.h"
 #include "disk/disk.h"
 #include "disk/image_test_util.h"
 
@@ -40,7 +41,7 @@ class SampleTest : public ::testing::TestWithParam<Sample> {};
 
 TEST_P(SampleTest, ReadsAsItsDigestSays) {
   const Sample& sample = GetParam();
-  if (RunningUnderSanitizer() && sample.size > 2 * kGiB) {
+  if (test::RunningUnderSanitizer() && sample.size > 2 * kGiB) {
     GTEST_SKIP() << "hashing " << sample.size << " bytes takes minutes under a sanitizer";
   }
   TestFolder folder;

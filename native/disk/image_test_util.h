@@ -262,14 +262,6 @@ inline void ExpectHolesAreZero(const Disk& disk, const Bytes& content) {
   }
 }
 
-inline bool RunningUnderSanitizer() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return true;
-#else
-  return false;
-#endif
-}
-
 // True if the command ran and succeeded.
 inline bool RunCommand(const std::string& command) { return std::system(command.c_str()) == 0; }
 

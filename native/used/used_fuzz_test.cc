@@ -70,6 +70,7 @@ void Damage(Target* target, test::Random* random, int round, uint32_t* refused) 
 }
 
 void DamageOften(Target* target, uint64_t seed, int rounds) {
+  if (test::RunningUnderSanitizer()) rounds /= 10;
   ASSERT_GT(Find(target->bytes).skipped_bytes, kMiB);
   test::Random random(seed);
   uint32_t refused = 0;
