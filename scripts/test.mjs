@@ -4,7 +4,7 @@
  *   N passed, N failed, N skipped
  *
  *   node scripts/test.mjs js [FILE...]          the TypeScript suite alone, or those files of it
- *   node scripts/test.mjs native [sanitizers]   the native suite alone, for example with address,undefined
+ *   node scripts/test.mjs native [SANITIZERS [REGEX]]   the native suite alone, for example with address,undefined; or those tests of it
  *
  * The exit code is nonzero when a test failed, when a suite could not be built or started, or when there were no tests at all.
  */
@@ -18,6 +18,7 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const [only, ...rest] = process.argv.slice(2);
 const sanitizers = only === 'native' ? (rest[0] ?? '') : '';
+const chosen = only === 'native' ? rest[1] : undefined;
 const files = only === 'js' ? rest : [];
 // Each set of sanitizers has a build of its own.
 const BUILD = join(ROOT, `build-test${sanitizers && `-${sanitizers.replaceAll(',', '-')}`}`);
@@ -53,6 +54,7 @@ function buildNative() {
 function ctest(report) {
   const parameters = ['--test-dir', BUILD, '--parallel', String(availableParallelism())];
   parameters.push('--output-on-failure', '--output-junit', report);
+  if (chosen !== undefined) parameters.push('-R', chosen);
   if (process.stdout.isTTY) return run('ctest', '--progress', ...parameters);
   const { status, stdout } = spawnSync('ctest', parameters, {
     cwd: ROOT,
