@@ -22,10 +22,6 @@ Napi::Object OptionsOf(const Napi::CallbackInfo& info) {
   return info[0].As<Napi::Object>();
 }
 
-Napi::Value Number(Napi::Env env, uint64_t value) {
-  return Napi::Number::New(env, static_cast<double>(value));
-}
-
 std::vector<PackName> PacksOf(const Napi::Object& object, const char* name) {
   std::vector<PackName> packs;
   for (const std::string& text : GetStrings(object, name)) {
@@ -61,17 +57,6 @@ LiveHolder LiveOf(const Napi::Object& object) {
   return live;
 }
 
-template <typename Items, typename Make>
-Napi::Array ArrayOf(Napi::Env env, const Items& items, Make make) {
-  Napi::Array array = Napi::Array::New(env, items.size());
-  uint32_t i = 0;
-  for (const auto& item : items) {
-    const Napi::HandleScope scope(env);
-    array[i++] = make(item);
-  }
-  return array;
-}
-
 Napi::Object FromPack(Napi::Env env, const CollectPack& pack) {
   Napi::Object row = Napi::Object::New(env);
   row.Set("name", pack.name.ToString());
@@ -91,7 +76,7 @@ Napi::Object FromIndexRun(Napi::Env env, const IndexRun& run) {
   Napi::Object row = Napi::Object::New(env);
   row.Set("name", FileNameOf(run.path()));
   row.Set("entries", Number(env, run.entries()));
-  row.Set("packs", ArrayOf(env, run.packs(), [&](const IndexPack& pack) {
+  row.Set("packs", MakeArray(env, run.packs(), [&](const IndexPack& pack) {
             return Napi::String::New(env, pack.name.ToString());
           }));
   return row;
@@ -100,10 +85,10 @@ Napi::Object FromIndexRun(Napi::Env env, const IndexRun& run) {
 Napi::Object FromMark(Napi::Env env, const MarkJob& job) {
   Napi::Object object = Napi::Object::New(env);
   const LiveHolder live = job.live();
-  object.Set("packs", ArrayOf(env, live->packs(),
-                              [&](const CollectPack& pack) { return FromPack(env, pack); }));
+  object.Set("packs", MakeArray(env, live->packs(),
+                                [&](const CollectPack& pack) { return FromPack(env, pack); }));
   object.Set("indexRuns",
-             ArrayOf(env, live->index().runs(), [&](const std::unique_ptr<IndexRun>& run) {
+             MakeArray(env, live->index().runs(), [&](const std::unique_ptr<IndexRun>& run) {
                return FromIndexRun(env, *run);
              }));
   object.Set("missing", Number(env, job.missing()));
@@ -116,15 +101,15 @@ Napi::Object FromMark(Napi::Env env, const MarkJob& job) {
 
 Napi::Object FromRescue(Napi::Env env, const RescueResult& result) {
   Napi::Object object = Napi::Object::New(env);
-  object.Set("packs", ArrayOf(env, result.packs, [&](const PackName& pack) {
+  object.Set("packs", MakeArray(env, result.packs, [&](const PackName& pack) {
                return Napi::String::New(env, pack.ToString());
              }));
-  object.Set("indexRuns", ArrayOf(env, result.index_runs, [&](const std::string& name) {
+  object.Set("indexRuns", MakeArray(env, result.index_runs, [&](const std::string& name) {
                return Napi::String::New(env, name);
              }));
   object.Set("records", Number(env, result.records));
   object.Set("bytes", Number(env, result.bytes));
-  object.Set("damaged", ArrayOf(env, result.damaged, [&](const RescueResult::Damaged& damaged) {
+  object.Set("damaged", MakeArray(env, result.damaged, [&](const RescueResult::Damaged& damaged) {
                Napi::Object row = Napi::Object::New(env);
                row.Set("pack", damaged.pack.ToString());
                row.Set("code", CodeName(damaged.status.code()));
@@ -178,7 +163,7 @@ Napi::Value StartMergeIndex(const Napi::CallbackInfo& info) {
                                         ToTuning(GetObject(object, "tuning")), std::move(options));
   return StartSession(info.Env(), job, [job](Napi::Env env) {
     Napi::Object result = Napi::Object::New(env);
-    result.Set("indexRuns", ArrayOf(env, job->index_runs(), [&](const std::string& name) {
+    result.Set("indexRuns", MakeArray(env, job->index_runs(), [&](const std::string& name) {
                  return Napi::String::New(env, name);
                }));
     return result;

@@ -40,6 +40,24 @@ VerifyOptions ToVerifyOptions(const Napi::Object& object);
 RepairOptions ToRepairOptions(const Napi::Object& object);
 Id ToId(Napi::Env env, const std::string& hex);
 
+// Sizes and counts as numbers: exact below 2^53.
+inline Napi::Value Number(Napi::Env env, uint64_t value) {
+  return Napi::Number::New(env, static_cast<double>(value));
+}
+
+// An array of what `make` makes of each item. Each has a handle scope of its own, as lists may be
+// long.
+template <typename Items, typename Make>
+Napi::Array MakeArray(Napi::Env env, const Items& items, Make make) {
+  Napi::Array array = Napi::Array::New(env, items.size());
+  uint32_t i = 0;
+  for (const auto& item : items) {
+    const Napi::HandleScope scope(env);
+    array[i++] = make(item);
+  }
+  return array;
+}
+
 // The Error that a promise rejects with: message, and the Status' fields as properties.
 Napi::Value FromStatus(Napi::Env env, const Status& status);
 Napi::Object FromIdentity(Napi::Env env, const DiskIdentity& identity);

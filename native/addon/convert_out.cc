@@ -4,18 +4,6 @@ namespace firn::addon {
 
 namespace {
 
-Napi::Value Number(Napi::Env env, uint64_t value) {
-  return Napi::Number::New(env, static_cast<double>(value));
-}
-
-template <typename Items, typename Make>
-Napi::Array MakeArray(Napi::Env env, const Items& items, Make make) {
-  Napi::Array array = Napi::Array::New(env, items.size());
-  uint32_t i = 0;
-  for (const auto& item : items) array[i++] = make(item);
-  return array;
-}
-
 Napi::Array FromPackNames(Napi::Env env, const std::vector<PackName>& packs) {
   return MakeArray(env, packs,
                    [&](const PackName& pack) { return Napi::String::New(env, pack.ToString()); });

@@ -69,6 +69,20 @@ class FaultTest : public ::testing::TestWithParam<FaultCase> {
     return GetParam().kind == Kind::kName && GetParam().persistent;
   }
 
+  // After a success there is the whole image under its name; else at most what may be left over.
+  // Empties the folder.
+  void ExpectWholeOrNothing(const test::TestFolder& target, const std::string& name,
+                            const Status& status) {
+    for (const std::string& file : test::FilesBelow(target.path())) {
+      if (file == name && status.ok()) {
+        ASSERT_EQ(test::ImageDifference(target / name, content_), "");
+      } else {
+        ASSERT_TRUE(MayLeavePartialFiles() && file != name) << file;
+      }
+      std::filesystem::remove(target / file);
+    }
+  }
+
   test::TestFolder folder_;
   test::Random random_{221};
   DiskContent content_;
@@ -162,16 +176,7 @@ TEST_P(FaultTest, RestoresFailWithoutAFile) {
                                       tuning, fs);
           return status;
         },
-        [&] {
-          for (const std::string& file : test::FilesBelow(target.path())) {
-            if (file == name && status.ok()) {
-              ASSERT_EQ(test::ImageDifference(target / name, content_), "");
-            } else {
-              ASSERT_TRUE(MayLeavePartialFiles() && file != name) << file;
-            }
-            std::filesystem::remove(target / file);
-          }
-        });
+        [&] { ExpectWholeOrNothing(target, name, status); });
   }
 }
 
@@ -188,16 +193,7 @@ TEST_P(FaultTest, CopiesFailWithoutAFile) {
                        .Run();
           return status;
         },
-        [&] {
-          for (const std::string& file : test::FilesBelow(target.path())) {
-            if (file == name && status.ok()) {
-              ASSERT_EQ(test::ImageDifference(target / name, content_), "");
-            } else {
-              ASSERT_TRUE(MayLeavePartialFiles() && file != name) << file;
-            }
-            std::filesystem::remove(target / file);
-          }
-        });
+        [&] { ExpectWholeOrNothing(target, name, status); });
   }
 }
 
