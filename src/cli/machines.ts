@@ -6,13 +6,12 @@
 
 import { type Command, Option } from 'commander';
 import { firnError, isFirnError } from '../errors.js';
-import type { Host, VmRef } from '../hosts/host.js';
+import { type Host, refOf, type VmRef } from '../hosts/host.js';
 import type { Journal } from '../jobs/runs/journal.js';
 import { stateFolder } from '../jobs/runs/state-folder.js';
 import type { RunRecord } from '../jobs/runs/types.js';
 import type { Output } from './ui/output.js';
 import { printable } from './ui/text.js';
-import { refOf } from './ui/vm-progress.js';
 
 /** So many digits of a run's or a point's id are shown where there is little room. */
 export const ID_DIGITS = 8;

@@ -41,6 +41,11 @@ export interface VmRef {
   name: string;
 }
 
+/** Who it is, of whatever else is known of a machine: what goes into events, outcomes and records. */
+export function refOf({ id, name }: VmRef): VmRef {
+  return { id, name };
+}
+
 export interface VmDisk {
   /** The place on the machine, unique there and fit to be a file's name: "scsi-0-1". */
   name: string;

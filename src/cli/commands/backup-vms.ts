@@ -9,7 +9,7 @@
 import { type Consistency, meetsConsistency } from '../../consistency.js';
 import type { Codec } from '../../engine/binding.js';
 import { type FirnError, firnError } from '../../errors.js';
-import type { ConsistencyPolicy, VmRef } from '../../hosts/host.js';
+import { type ConsistencyPolicy, refOf, type VmRef } from '../../hosts/host.js';
 import type { ForgetResult } from '../../jobs/forget.js';
 import type { JobFile } from '../../jobs/job-file.js';
 import {
@@ -35,7 +35,7 @@ import { formatBytes, formatCount, formatNumberOf, formatSeconds } from '../ui/b
 import type { Output } from '../ui/output.js';
 import { bottleneckLines } from '../ui/summary.js';
 import { printable, table } from '../ui/text.js';
-import { refOf, VmProgress } from '../ui/vm-progress.js';
+import { VmProgress } from '../ui/vm-progress.js';
 import { verdictJson } from './forget.js';
 
 export interface MachineFlags extends HostFlags, StateFlags {

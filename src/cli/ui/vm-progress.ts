@@ -6,7 +6,7 @@
  * clocks going. The block steps aside for every other line to standard error and comes back below it.
  */
 
-import type { StepName, VmRef } from '../../hosts/host.js';
+import { refOf, type StepName, type VmRef } from '../../hosts/host.js';
 import type { VmEvent } from '../../jobs/runs/types.js';
 import { formatClock, formatSeconds } from './bytes.js';
 import type { Output } from './output.js';
@@ -212,11 +212,6 @@ export class VmProgress {
     this.#output.rawStderr(`\u001b[${this.#drawnLines}A\r\u001b[J`);
     this.#drawnLines = 0;
   }
-}
-
-/** What a message has of a machine, whatever else is known of it. */
-export function refOf({ id, name }: VmRef): VmRef {
-  return { id, name };
 }
 
 /** A machine's name, made harmless and not too long for a line. */

@@ -18,6 +18,7 @@ import {
   type HostInfo,
   type Leftover,
   type ReleaseOutcome,
+  refOf,
   runOfMark,
   type Steps,
   type Vm,
@@ -249,8 +250,4 @@ function toVm(reply: VmReply): Vm {
       ...(unsupported !== undefined && { unsupported }),
     })),
   };
-}
-
-function refOf({ id, name }: VmRef): VmRef {
-  return { id, name };
 }

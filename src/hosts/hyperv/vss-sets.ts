@@ -12,7 +12,15 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Consistency, leastConsistency, meetsConsistency } from '../../consistency.js';
 import { type FirnError, firnError } from '../../errors.js';
-import type { Capture, CaptureOutcome, CaptureRequest, StepName, Steps, VmRef } from '../host.js';
+import {
+  type Capture,
+  type CaptureOutcome,
+  type CaptureRequest,
+  refOf,
+  type StepName,
+  type Steps,
+  type VmRef,
+} from '../host.js';
 import type { Bridge } from './bridge.js';
 import type { Connection } from './connection.js';
 import { faultOf } from './faults.js';
@@ -280,8 +288,4 @@ function describeFailure(error: FirnError, code: string, entry: VssCode): FirnEr
   if (code === '') return error;
   const message = `${entry.message} (${entry.name}, ${code}): ${error.message}`;
   return firnError('ERR_SHADOW_COPY_FAILED', message, { hint: entry.hint, cause: error });
-}
-
-function refOf({ id, name }: VmRef): VmRef {
-  return { id, name };
 }

@@ -19,6 +19,7 @@ import {
   type Leftover,
   markOf,
   type ReleaseOutcome,
+  refOf,
   runOfMark,
   type StepName,
   type Steps,
@@ -209,8 +210,4 @@ async function leftoversOf({ folder, vm }: FoundVm): Promise<Leftover[]> {
 function markIn(text: string): { mark?: string } {
   const run = runOfMark(text);
   return run === undefined ? {} : { mark: markOf(run) };
-}
-
-function refOf({ id, name }: VmRef): VmRef {
-  return { id, name };
 }

@@ -7,7 +7,14 @@
  */
 
 import { type FirnError, firnError } from '../../errors.js';
-import { type Host, type Leftover, markOf, runOfMark, type VmRef } from '../../hosts/host.js';
+import {
+  type Host,
+  type Leftover,
+  markOf,
+  refOf,
+  runOfMark,
+  type VmRef,
+} from '../../hosts/host.js';
 import type { PointObject } from '../../repository/format/objects.js';
 import { Repository } from '../../repository/repository.js';
 import { Claim } from './claim.js';
@@ -118,8 +125,7 @@ class Reconciler {
     record: RunRecord | undefined,
   ): Promise<{ vm: VmRef; error?: FirnError }[]> {
     const { dryRun, mergeDeadlineMs, onEvent } = this.#options;
-    if (dryRun === true || vms.length === 0)
-      return vms.map((vm) => ({ vm: { id: vm.id, name: vm.name } }));
+    if (dryRun === true || vms.length === 0) return vms.map((vm) => ({ vm: refOf(vm) }));
     const steps =
       record === undefined
         ? unrecordedSteps
@@ -131,7 +137,7 @@ class Reconciler {
             onEvent,
           });
     const deadline = mergeDeadlineMs ?? VM_BACKUP_DEFAULTS.mergeDeadlineMs;
-    const refs = vms.map(({ id, name }) => ({ id, name }));
+    const refs = vms.map(refOf);
     const outcomes = await this.#host
       .release(refs, markOf(run), deadline, steps)
       .catch((failure: unknown) => refs.map((vm) => ({ vm, error: asFirnError(failure) })));
@@ -150,7 +156,7 @@ class Reconciler {
       if (point?.capture?.run !== record.id) continue;
       const sealed = (await repository.listIds('points')).includes(id);
       if (this.#options.dryRun !== true) {
-        if (sealed) this.#journal.setVm(record.id, refOf(point), 'sealed', id);
+        if (sealed) this.#journal.setVm(record.id, vmOf(point), 'sealed', id);
         await repository.removePending(id);
       }
       if (!sealed) removed.push(id);
@@ -159,7 +165,7 @@ class Reconciler {
   }
 }
 
-function refOf({ vm }: PointObject): VmRef {
+function vmOf({ vm }: PointObject): VmRef {
   return { id: vm.id ?? vm.name, name: vm.name };
 }
 

@@ -8,7 +8,14 @@
 
 import { throwIfAborted } from '../../engine/engine.js';
 import { type FirnError, firnError, isFirnError } from '../../errors.js';
-import type { Host, StepName, StepOptions, Steps, VmRef } from '../../hosts/host.js';
+import {
+  type Host,
+  refOf,
+  type StepName,
+  type StepOptions,
+  type Steps,
+  type VmRef,
+} from '../../hosts/host.js';
 import type { Journal } from './journal.js';
 import type { StepTime, VmEvent } from './types.js';
 
@@ -39,14 +46,14 @@ export class JournaledSteps implements Steps {
   }
 
   async run<Result>(
-    { id, name }: VmRef,
+    machine: VmRef,
     step: StepName,
     { deadlineMs }: StepOptions,
     work: (signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     const { run, journal, host, signal, reconciled, onEvent } = this.#options;
     throwIfAborted(signal);
-    const vm = { id, name };
+    const vm = refOf(machine);
     const number = journal.beginStep(run, vm, step, reconciled);
     host.observe?.({ vm, step, state: 'begun' });
     onEvent?.({ type: 'step', vm, step, state: 'begun' });

@@ -20,6 +20,7 @@ import {
   type Host,
   type HostInfo,
   markOf,
+  refOf,
   type Vm,
   type VmRef,
 } from '../../hosts/host.js';
@@ -344,10 +345,6 @@ class VmRun {
     if (result === undefined) throw firnError('ERR_INTERNAL', `${vm.name} is not in this run`);
     return result;
   }
-}
-
-function refOf({ id, name }: VmRef): VmRef {
-  return { id, name };
 }
 
 /** A host's sentence may begin with the machine's name, which is said already. */

@@ -74,7 +74,7 @@ describe('disks are left out', () => {
     ['*i-0*0-1', false],
     ['scsi', false],
     ['scsi-0-1*1', false],
-    ['*'.repeat(5000) + 'x', false],
+    [`${'*'.repeat(5000)}x`, false],
   ])('by the pattern %s: %s', (pattern, expected) => {
     const { excluded } = planDisks(machine, [{ vm: '*', disk: pattern }]);
     expect(excluded.includes('scsi-0-1')).toBe(expected);
