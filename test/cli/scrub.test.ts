@@ -1,0 +1,129 @@
+/** `firn verify --all` and what `firn stats` says of it, as processes. */
+
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { readCheckTimes, recordChecks } from '../../src/repository/checks.js';
+import { packFile } from '../../src/repository/format/names.js';
+import { flipBit, newRepository } from '../helpers/disks.js';
+import { exitError, finish, firn, jsonLines, start } from '../helpers/firn.js';
+import { temporaryFolder } from '../helpers/folder.js';
+import { randomContent } from '../helpers/writer.js';
+
+const MIB = 2 ** 20;
+
+async function withPoints(count: number) {
+  const repository = await newRepository();
+  const disk = path.join(await temporaryFolder(), 'web.raw');
+  for (let i = 0; i < count; i++) {
+    await writeFile(disk, randomContent(2 * MIB));
+    const made = await firn([
+      'backup',
+      disk,
+      '--vm',
+      'web',
+      '--codec',
+      'raw',
+      '-r',
+      repository.path,
+    ]);
+    expect(made.status, made.stderr).toBe(0);
+  }
+  return { repository, disk };
+}
+
+describe('firn verify --all', () => {
+  test('names damage with what it costs, says when it is healed, and stats counts it', async () => {
+    const { repository, disk } = await withPoints(1);
+    const before = await firn(['stats', '-r', repository.path]);
+    expect(before.stdout).toMatch(/checked +2 never\n/);
+    const sound = await firn(['verify', '--all', '--for', '10m', '-r', repository.path]);
+    expect(sound.status, sound.stderr).toBe(0);
+    expect(sound.stdout).toMatch(/^no defects in 2 packs\n/);
+    const after = await firn(['stats', '-r', repository.path]);
+    expect(after.stdout).toMatch(/checked +2 within a day\n/);
+    expect(after.stdout).not.toContain('damaged');
+
+    const pack = (await repository.packs())[0] as string;
+    await flipBit(path.join(repository.path, packFile(pack)), MIB, 0);
+    const found = await firn(['verify', '--all', '-r', repository.path]);
+    expect(found.status).toBe(30);
+    expect(found.stderr).toMatch(
+      /ERR_CORRUPT_CHUNK .*\([\d.]+ KiB at \d+ of disk .* in [0-9a-f]{8} of web/,
+    );
+    expect(found.stderr).toContain('Back the machines up again');
+    const json = await firn(['verify', '--all', '--json', '-r', repository.path]);
+    expect(exitError(json).error.code).toBe('ERR_CORRUPT_CHUNK');
+    const lines = jsonLines(json);
+    const errors = lines.filter(({ message_type }) => message_type === 'error');
+    expect(
+      errors.flatMap(({ error }) => (error as { losses?: object[] }).losses ?? []),
+    ).toMatchObject([{ vm: 'web', rangeCount: 1 }]);
+    expect(lines.at(-1)).toMatchObject({ message_type: 'summary', packs: 2, packsLeft: 0 });
+    const stats = await firn(['stats', '--json', '-r', repository.path]);
+    expect(jsonLines(stats)[0]?.checks).toMatchObject({ day: 2, never: 0, damagedPacks: 1 });
+
+    await firn(['backup', disk, '--vm', 'web', '--codec', 'raw', '-r', repository.path]);
+    const healed = await firn(['verify', '--read-data', '-r', repository.path]);
+    expect(healed.status, healed.stderr).toBe(0);
+    expect(healed.stderr).toContain('known and healed: firn prune clears it away');
+    expect((await firn(['prune', '-r', repository.path])).status).toBe(0);
+    const clean = await firn(['verify', '--all', '-r', repository.path]);
+    expect(clean.stderr).not.toContain('healed');
+    expect(clean.status).toBe(0);
+  });
+
+  test('ends in order when it is interrupted, with what was read noted', async () => {
+    const { repository } = await withPoints(4);
+    const child = start([
+      ...['verify', '--all', '--limit', '2M', '--workers', '1', '--json'],
+      ...['--progress', 'always', '-r', repository.path],
+    ]);
+    child.stdout?.on('data', () => {});
+    for (let i = 0; i < 200; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (i === 120) child.kill('SIGINT');
+    }
+    const { status } = child.exitCode === null ? await finish(child) : { status: child.exitCode };
+    expect(status).toBe(130);
+    const times = await readCheckTimes(repository);
+    const read = (await repository.packs()).filter((pack) => times.get(pack) !== undefined);
+    expect(read.length).toBeGreaterThan(0);
+    expect(read.length).toBeLessThan(8);
+  });
+
+  test('takes neither points nor --read-data, and --for needs it', async () => {
+    const { repository } = await withPoints(1);
+    for (const flags of [
+      ['--all', 'latest'],
+      ['--all', '--read-data'],
+      ['--for', '1m'],
+      ['--all', '--for', '5'],
+    ]) {
+      expect((await firn(['verify', ...flags, '-r', repository.path])).status, flags.join()).toBe(
+        2,
+      );
+    }
+  });
+
+  test('stats sorts packs by the age of their last reading', async () => {
+    const { repository } = await withPoints(2);
+    const packs = await repository.packs();
+    const times = await readCheckTimes(repository);
+    const day = 24 * 3_600_000;
+    for (const [index, days] of [0.5, 3, 40].entries()) {
+      await recordChecks(repository, times, [packs[index] as string], Date.now() - days * day);
+    }
+    const stats = await firn(['stats', '--json', '-r', repository.path]);
+    const { checks } = jsonLines(stats)[0] as { checks: { oldest: string } };
+    expect(checks).toMatchObject({
+      never: 1,
+      day: 1,
+      week: 1,
+      month: 0,
+      older: 1,
+      damagedPacks: 0,
+    });
+    expect(Date.now() - Date.parse(checks.oldest)).toBeGreaterThan(39 * day);
+  });
+});
