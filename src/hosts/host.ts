@@ -18,6 +18,7 @@
 
 import type { Consistency } from '../consistency.js';
 import type { FirnError } from '../errors.js';
+import type { DiskChanges, HostTracking, Reference, TrackingRequest } from './tracking.js';
 
 export type HostKind = 'lab' | 'hyperv' | 'qemu';
 
@@ -27,8 +28,10 @@ export const STEP_NAMES = [
   'checkpoint',
   'thaw',
   'shadow-copy',
+  'changes',
   'read',
   'seal',
+  'keep',
   'merge',
   'drop-shadow-copy',
   'confirm',
@@ -102,6 +105,8 @@ export interface CaptureRequest {
   excludedDisks: readonly string[];
   /** How long the guest may take to freeze, and how long it may stand frozen. */
   freezeDeadlineMs: number;
+  /** Absent: no changes are asked for, and no reference is wanted. */
+  tracking?: TrackingRequest;
 }
 
 export interface FrozenDisk {
@@ -109,6 +114,10 @@ export interface FrozenDisk {
   name: string;
   /** The frozen layers, the top one first, as the host names them: none changes until `release`. */
   layers: string[];
+  /** What may differ from the point whose reference is Capture.since. */
+  changes?: DiskChanges;
+  /** Why there are none although tracking was asked for. */
+  fullReason?: string;
 }
 
 export interface Capture {
@@ -125,11 +134,23 @@ export interface Capture {
   frozenAt: string;
   /** How long the guest stood still, where the host can tell. */
   frozenMs?: number;
+  /** The guest's file systems stood still when the disks froze. Absent of a machine that was off: nobody looked at how it went off. */
+  guestFroze?: true;
+  /** The name of the reference, of those that were given, that the disks' changes are counted from. */
+  since?: string;
+  /** What the host wants to be given next time; kept only if the release says so. */
+  reference?: Reference;
 }
 
 export type CaptureOutcome =
   | { vm: VmRef; capture: Capture; error?: undefined }
   | { vm: VmRef; capture?: undefined; error: FirnError };
+
+/** A machine to release. */
+export interface Release extends VmRef {
+  /** Capture.reference, given only once the point is sealed: it is kept, and the older ones of its owner at this machine go. */
+  advance?: Reference;
+}
 
 export interface ReleaseOutcome {
   vm: VmRef;
@@ -139,7 +160,7 @@ export interface ReleaseOutcome {
 
 /** Something that a run left, or seems to have: found on the host, not in the journal. */
 export interface Leftover {
-  kind: 'checkpoint' | 'layer' | 'shadow-copy' | 'frozen-guest';
+  kind: 'checkpoint' | 'layer' | 'shadow-copy' | 'frozen-guest' | 'bitmap';
   /** As the host names it. */
   name: string;
   vm?: VmRef;
@@ -195,15 +216,21 @@ export interface Host {
   /**
    * Ends all that bears the mark at these machines: thaws, merges checkpoints and waits for the merge, drops shadow copies, and confirms
    * that no layer of the mark is in any chain. `mergeDeadlineMs` is for each machine. A machine that is gone has nothing left.
+   *
+   * What a capture made as its reference is kept where `advance` says so, in a step `keep`; then the older references go, as a merge does.
+   * Without it, it goes with all else of the mark. If it is kept already, or its capture is gone, `advance` only drops the older ones
+   * that it succeeds, and never the last that there is.
    */
   release(
-    vms: readonly VmRef[],
+    vms: readonly Release[],
     mark: string,
     mergeDeadlineMs: number,
     steps: Steps,
   ): Promise<ReleaseOutcome[]>;
   /** What is on the host that looks like a backup's left-over: Firn's by their marks, and others', to be named and left alone. */
   leftovers(): Promise<Leftover[]>;
+  /** Absent where a host cannot say what changed. */
+  readonly tracking?: HostTracking;
 
   /** Told of each journal entry once it is durable. The lab dies here when it was asked to. */
   observe?(entry: { vm: VmRef; step: StepName; state: 'begun' | 'done' | 'failed' }): void;

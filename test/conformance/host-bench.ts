@@ -34,6 +34,8 @@ export interface HostFixture {
   userCheckpoint?(vm: string): Promise<() => Promise<void>>;
   /** Makes captures of the machine fail; gives what ends that. */
   breakCaptures?(vm: string): Promise<() => Promise<void>>;
+  /** How this host is made to tell what changed; absent where it cannot. */
+  tracking?: 'auto' | 'checkpoint';
   /** A running machine of which less than `application` can be had. */
   weakVm?: string;
   /** How long a guest may take to freeze here; 10 s when not given. */
@@ -198,6 +200,11 @@ export class Bench {
       this.#marks = [];
       const host = await this.host();
       for (const mark of marks) await this.release(host, mark);
+      for (const { vm, name } of (await host.tracking?.references()) ?? []) {
+        const { mergeDeadlineMs = 30_000 } = this.fixture;
+        if (this.fixture.vms.includes(vm.name))
+          await host.tracking?.drop(vm, name, mergeDeadlineMs);
+      }
     } finally {
       for (const host of this.#open.splice(0)) await host.close();
     }

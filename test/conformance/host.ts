@@ -12,6 +12,7 @@ import { type Consistency, meetsConsistency } from '../../src/consistency.js';
 import { isFirnError } from '../../src/errors.js';
 import { type ConsistencyPolicy, runOfMark, STEP_NAMES } from '../../src/hosts/host.js';
 import { Bench, captureOf, type HostFixture, LEAST, recordSteps } from './host-bench.js';
+import { describeTracking } from './host-tracking.js';
 
 export { captureOf, type HostFixture, newMark, recordSteps } from './host-bench.js';
 
@@ -32,6 +33,7 @@ export function describeHost(name: string, makeFixture: () => Promise<HostFixtur
     describeRelease(use);
     describeDeaths(use);
     describeOthers(use);
+    describeTracking(use);
   });
 }
 

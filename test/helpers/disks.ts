@@ -73,7 +73,16 @@ export async function imageOf(
 /** Every file of a repository, as paths relative to it. */
 export async function filesOf(repository: Repository): Promise<string[]> {
   const names = [];
-  for (const folder of ['packs', 'index', 'points', 'pending', 'condemned', 'labels']) {
+  for (const folder of [
+    'packs',
+    'index',
+    'points',
+    'pending',
+    'condemned',
+    'labels',
+    'checks',
+    'damage',
+  ]) {
     for (const name of await repository.store.list(folder)) names.push(`${folder}/${name}`);
   }
   return ['config', ...names];

@@ -68,6 +68,20 @@ export async function finish(child: ChildProcess): Promise<Finished> {
   return { status, signal, stdout, stderr };
 }
 
+/** Resolves when the process has said `text` on one of its streams; rejects if it ends without. */
+export function said(child: ChildProcess, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let heard = '';
+    const listen = (data: string | Buffer) => {
+      heard += data;
+      if (heard.includes(text)) resolve();
+    };
+    child.stdout?.on('data', listen);
+    child.stderr?.on('data', listen);
+    child.once('close', () => reject(new Error(`It ended without saying ${text}: ${heard}`)));
+  });
+}
+
 export function firn(parameters: readonly string[], options: StartOptions = {}): Promise<Finished> {
   return finish(start(parameters, options));
 }

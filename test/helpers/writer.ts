@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { crc32c } from '../../src/crc32c.js';
-import { blake3, deriveKeys, type RepositoryKeys } from '../../src/repository/format/keys.js';
+import { blake3, type RepositoryKeys } from '../../src/repository/format/keys.js';
 import { newId, packFile } from '../../src/repository/format/names.js';
 import type { ChunkingObject, PointObject } from '../../src/repository/format/objects.js';
 import { encodeRecord } from '../../src/repository/format/record.js';
@@ -39,7 +39,7 @@ export interface EncodedDisk {
 }
 
 export function keysOf(repository: Repository): RepositoryKeys {
-  return deriveKeys(Buffer.from(repository.config.idKey, 'hex'));
+  return repository.keys;
 }
 
 /** Everything that a repository stores for a disk of this content. */

@@ -25,6 +25,7 @@ import { withQmp } from '../../src/hosts/qemu/qmp.js';
 import { copyDisk } from '../../src/jobs/copy.js';
 import { describeHost, newMark } from '../conformance/host.js';
 import { temporaryFolder } from '../helpers/folder.js';
+import { expectFull, expectIncremental, WitnessedRuns } from '../helpers/witnessed-run.js';
 import { capture, release, startRun } from '../hosts/qemu/runs.js';
 import { waitFor } from '../hosts/qemu/storage-daemon.js';
 
@@ -389,6 +390,67 @@ describe.skipIf(whyNot !== undefined)('a machine that is killed above a checkpoi
   }, 300_000);
 });
 
+describe.skipIf(whyNot !== undefined)('a machine whose writes are tracked', () => {
+  test('is read on top of the last point while it writes, and as a whole after QEMU was started anew', async () => {
+    ensureLiveGuest();
+    const machine = await startMachine('tracked');
+    let { guest } = machine;
+    try {
+      const { root, folder, disks } = machine;
+      const runs = await WitnessedRuns.open(new QemuHost(root));
+      let last = await runs.run();
+      expectFull(last, /no earlier point/);
+      for (let round = 0; round < 3; round++) {
+        const before = guest.count();
+        await waitFor(async () => guest.count() > before + 3);
+        // What is left out changes nothing about what is read on top of what.
+        const next = await runs.run('auto', round === 1 ? 'keep' : 'skip');
+        expect(next.result.consistency).toBe('filesystem');
+        expectIncremental(next, last.point);
+        expect(next.readings.map(({ base }) => base?.changedBytes)).not.toContain(0);
+        last = next;
+      }
+      expect(await chainDepth(machine)).toBe(1);
+      expect((await readdir(folder)).filter((name) => name.includes('firn-'))).toEqual([]);
+      expect(await new QemuHost(root).tracking.references()).toHaveLength(1);
+
+      await guest.stop();
+      guest = await startGuest({ folder, disks });
+      await waitFor(async () => guest.count() > 5, 60_000);
+      const whole = await runs.run();
+      expectFull(whole, /end with the QEMU process/);
+      expectIncremental(await runs.run(), whole.point);
+    } finally {
+      await guest.kill();
+      await dispose(machine);
+    }
+  }, 300_000);
+
+  test('keeps its last good reference when a run is killed, whoever finishes it', async () => {
+    ensureLiveGuest();
+    const machine = await startMachine('tracked-killed');
+    try {
+      const { root } = machine;
+      const host = new QemuHost(root);
+      const runs = await WitnessedRuns.open(host);
+      const first = await runs.run();
+      const kept = (await host.tracking.references()).map(({ name }) => name);
+      const since = [first.point.capture?.reference];
+      for (const dieAt of ['checkpoint:done', 'changes:begun', 'changes:done']) {
+        const mark = newMark();
+        await startRun({ root, action: 'capture', mark, dieAt, since }).killed();
+        expect(await release(root, mark)).toBeUndefined();
+        expect(await host.leftovers()).toEqual([]);
+        expect((await host.tracking.references()).map(({ name }) => name)).toEqual(kept);
+      }
+      expectIncremental(await runs.run(), first.point);
+      expect(await chainDepth(machine)).toBe(1);
+    } finally {
+      await dispose(machine);
+    }
+  }, 300_000);
+});
+
 if (whyNot === undefined) {
   describeHost('qemu (live guest)', async () => {
     ensureLiveGuest();
@@ -397,6 +459,7 @@ if (whyNot === undefined) {
       host: async () => new QemuHost(machine.root),
       vms: ['guest'],
       weakVm: 'guest',
+      tracking: 'auto',
       isWriting: () => isWriting(machine.guest),
       chainDepth: () => chainDepth(machine),
       dispose: () => dispose(machine),

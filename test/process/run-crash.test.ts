@@ -22,13 +22,16 @@ import {
   userCheckpoint,
 } from '../../src/hosts/lab/lab.js';
 import { verify } from '../../src/jobs/verify.js';
+import { disksOf } from '../../src/repository/format/objects.js';
 import { Repository } from '../../src/repository/repository.js';
-import { finish, firn, jsonLines, start } from '../helpers/firn.js';
+import { finish, firn, jsonLines, said, start } from '../helpers/firn.js';
 import { suiteFolder } from '../helpers/folder.js';
 
 const VM = 'we & b';
 /** freeze, checkpoint, thaw, read, seal, merge and confirm, begun and done. */
 const ENTRIES = 14;
+/** The same with "keep" before the merge. */
+const TRACKED_ENTRIES = 16;
 const FREEZE_DEADLINE_MS = 3000;
 
 const folder = suiteFolder();
@@ -41,6 +44,8 @@ const backupLine = [
   ...['backup', VM, ...common, '-r', repository],
   ...['--freeze-deadline', `${FREEZE_DEADLINE_MS}ms`, '--min-free', '0'],
 ];
+
+const trackedLine = [...backupLine, '--tracking', 'checkpoint'];
 
 let foreign = '';
 
@@ -71,6 +76,18 @@ async function marks(): Promise<string[]> {
   return names.filter((name) => runOfMark(name) !== undefined);
 }
 
+/** Names of the references that are kept at the machine. */
+async function references(): Promise<string[]> {
+  const { checkpoints } = await machine();
+  return checkpoints.filter(({ kind }) => kind === 'reference').map(({ name }) => name);
+}
+
+/** The newest point and the reference that it has. */
+async function newestReference(): Promise<string | undefined> {
+  const points = await (await Repository.open(repository)).points();
+  return points.at(-1)?.capture?.reference?.name;
+}
+
 async function expectHeadway(): Promise<void> {
   const { generation = 0, folder: place } = await machine();
   let now = await machine();
@@ -84,11 +101,13 @@ async function expectHeadway(): Promise<void> {
 }
 
 /** What must hold when a reconciler has been there. */
-async function expectClean(): Promise<void> {
+async function expectClean(kept = 0): Promise<void> {
   expect(await marks()).toEqual([]);
   const vm = await machine();
-  expect(vm.checkpoints.map((checkpoint) => checkpoint.name)).toEqual([foreign]);
-  expect(vm.disks.map((disk) => disk.layers.length)).toEqual([2]);
+  const others = vm.checkpoints.filter(({ kind }) => kind !== 'reference');
+  expect(others.map((checkpoint) => checkpoint.name)).toEqual([foreign]);
+  expect(await references()).toHaveLength(kept);
+  expect(vm.disks.map((disk) => disk.layers.length)).toEqual([2 + kept]);
   expect(vm.frozen).toBeUndefined();
   await expectHeadway();
   const opened = await Repository.open(repository);
@@ -133,6 +152,69 @@ describe.each(['firn-dies', 'host-dies'] as const)('when %s at a step', (fault) 
   );
 });
 
+describe('when Firn dies at a step of a run that tracks', () => {
+  beforeAll(async () => {
+    expect((await firn(trackedLine)).status).toBe(0);
+  });
+  afterAll(async () => {
+    const finished = await firn(['vm', 'untrack', VM, '--host', host]);
+    expect(finished.status).toBe(0);
+    await expectClean();
+  });
+
+  test.each(
+    Array.from({ length: TRACKED_ENTRIES }, (_, index) => index + 1).flatMap((entry) =>
+      // The host's death differs where it changes something.
+      entry >= 9 && entry <= 14
+        ? [['firn-dies', entry] as const, ['host-dies', entry] as const]
+        : [['firn-dies', entry] as const],
+    ),
+  )(
+    '%s at entry %i: the reference moves on if there is a point, and stays if there is none',
+    async (fault, entry) => {
+      const before = await pointCount();
+      const [old] = await references();
+      await setFault(lab, { name: fault, step: entry, once: true });
+      expect((await firn(trackedLine)).signal).toBe('SIGKILL');
+      // Until the seal nothing that was kept has gone.
+      if (entry <= 10) expect(await references()).toEqual([old]);
+      await expect
+        .poll(async () => (await machine()).frozen, { timeout: FREEZE_DEADLINE_MS + 1000 })
+        .toBeUndefined();
+      if (fault === 'host-dies') await startLab(lab);
+      await reconcile();
+      await expectClean(1);
+      const sealed = (await pointCount()) - before;
+      if (entry < 9) expect(sealed).toBe(0);
+      else if (entry > 9) expect(sealed).toBe(1);
+      expect(await references()).toEqual([sealed === 1 ? await newestReference() : old]);
+    },
+  );
+
+  test('and after all that the next run is incremental, and proven by a full one that has the same roots', async () => {
+    const finished = await firn(trackedLine);
+    const summary = jsonLines(finished).at(-1) as {
+      vms: { readings: { base?: { point: string }; fullReason?: string }[] }[];
+    };
+    const readings = summary.vms.flatMap((vm) => vm.readings);
+    expect(readings.map(({ fullReason }) => fullReason)).toEqual([undefined]);
+    expect(readings.map(({ base }) => base?.point)).toEqual([expect.any(String)]);
+    await stopLab(lab);
+    try {
+      const line = (mode: string) => [...backupLine, '--tracking', mode];
+      expect((await firn(line('checkpoint'))).status).toBe(0);
+      expect((await firn(line('none'))).status).toBe(0);
+      const points = (await (await Repository.open(repository)).points()).slice(-2);
+      const [tracked, full] = points.map((point) => disksOf(point));
+      expect(tracked?.map(({ base }) => base)).toEqual([expect.any(String)]);
+      expect(full?.map(({ base }) => base)).toEqual([undefined]);
+      expect(tracked?.map(({ root }) => root)).toEqual(full?.map(({ root }) => root));
+    } finally {
+      await startLab(lab);
+    }
+  });
+});
+
 test('after all that a run goes through, each point verifies, and the last one holds what the guest promised', async () => {
   await clearFaults(lab);
   const backup = await firn(backupLine);
@@ -172,7 +254,8 @@ test('interrupted, a run merges before it ends, and says so with 130', async () 
   await setFault(lab, { name: 'freeze-slow', ms: 1500, once: true });
   const child = start(backupLine);
   const ended = finish(child);
-  await delay(600);
+  // Its first step has begun as soon as it speaks of it, and the slow freeze keeps it there.
+  await said(child, '"freeze"');
   child.kill('SIGINT');
   const finished = await ended;
   expect(finished.status).toBe(130);

@@ -1,6 +1,7 @@
 /** What the facts of a host mean for backups, as the checks of `firn doctor`. */
 
 import type { Check, Leftover, Vm, Volume } from '../host.js';
+import { whyUntracked } from './reference-points.js';
 import type { Facts, Info } from './replies.js';
 
 export const BUILD_2012_R2 = 9600;
@@ -9,6 +10,8 @@ export const BUILD_2016 = 14393;
 /** From here on a chain slows its machine down, and something has kept its layers from being merged. */
 const LAYERS_MANY = 10;
 const FREE_SHARE_LOW = 0.1;
+/** A backup program keeps one reference point of a machine, or two for a while. */
+const FOREIGN_POINTS_MANY = 4;
 
 export interface DoctorInput {
   info: Info;
@@ -137,6 +140,7 @@ function vmFactWarnings(
       hint: 'Back it up when that is done: layers cannot be merged meanwhile.',
     });
   }
+  if (!vss) warnings.push(...trackingWarnings(fact.tracking));
   if (vss && fact.scsiControllers === 0) {
     warnings.push({
       message: 'It has no SCSI controller, without which 2012 R2 cannot freeze it (event 10103)',
@@ -150,6 +154,27 @@ function vmFactWarnings(
     warnings.push({
       message: `Its checkpoint folder is on another volume than the disk ${outside.name}`,
       hint: 'Set-VM -SnapshotFileLocation: otherwise 2012 R2 saves the machine instead of freezing it.',
+    });
+  }
+  return warnings;
+}
+
+function trackingWarnings({
+  version,
+  foreign,
+}: Facts['vms'][number]['tracking']): Omit<Check, 'name' | 'state'>[] {
+  const warnings: Omit<Check, 'name' | 'state'>[] = [];
+  const untracked = whyUntracked(version);
+  if (untracked !== undefined) {
+    warnings.push({
+      message: `Every run reads the whole of its disks: ${untracked}`,
+      hint: 'Update-VMVersion while it is off. It cannot go back to an older host after that.',
+    });
+  }
+  if (foreign >= FOREIGN_POINTS_MANY) {
+    warnings.push({
+      message: `It has ${foreign} reference points that are not known as Firn's`,
+      hint: 'Ask the backup program that made them to clean up; a machine that moved here may have brought those of its last host.',
     });
   }
   return warnings;

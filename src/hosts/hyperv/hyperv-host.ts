@@ -17,14 +17,15 @@ import {
   type Host,
   type HostInfo,
   type Leftover,
+  type Release,
   type ReleaseOutcome,
   refOf,
   runOfMark,
   type Steps,
   type Vm,
-  type VmRef,
   type Volume,
 } from '../host.js';
+import { type HostTracking, ownerOfReference } from '../tracking.js';
 import type { BridgeOptions } from './bridge.js';
 import { Connection } from './connection.js';
 import { BUILD_2012_R2, BUILD_2016, diagnose } from './doctor.js';
@@ -179,18 +180,18 @@ export class HypervHost implements Host {
   }
 
   async release(
-    vms: readonly VmRef[],
+    vms: readonly Release[],
     mark: string,
     mergeDeadlineMs: number,
     steps: Steps,
   ): Promise<ReleaseOutcome[]> {
     return Promise.all(
-      vms.map(async ({ id, name }) => {
+      vms.map(async ({ id, name, advance }) => {
         const vm = { id, name };
         try {
           await this.#readInfo();
-          const method = this.#usesVss() ? this.#sets : this.#checkpoints;
-          await method.release(vm, mark, mergeDeadlineMs, steps);
+          if (this.#usesVss()) await this.#sets.release(vm, mark, mergeDeadlineMs, steps);
+          else await this.#checkpoints.release(vm, { mark, advance }, mergeDeadlineMs, steps);
           return { vm };
         } catch (error) {
           return { vm, error: asFirnError(error) };
@@ -210,6 +211,22 @@ export class HypervHost implements Host {
       const detail = created === undefined ? whose : `${whose}, since ${created}`;
       return { kind, name, vm, ...(known !== undefined && { mark: known }), detail };
     });
+  }
+
+  get tracking(): HostTracking {
+    return {
+      references: async () => {
+        await this.#readInfo();
+        return this.#usesVss() ? [] : this.#checkpoints.points.list();
+      },
+      drop: async (vm, name, deadlineMs) => {
+        await this.#readInfo();
+        const isOurs = !this.#usesVss() && ownerOfReference(name) !== undefined;
+        const signal = AbortSignal.timeout(deadlineMs);
+        if (isOurs && (await this.#checkpoints.points.drop(vm, name, signal))) return;
+        throw firnError('ERR_NOT_FOUND', `${vm.name} has no reference "${name}"`);
+      },
+    };
   }
 
   async close(): Promise<void> {

@@ -8,7 +8,10 @@
 import { type Consistency, leastConsistency, meetsConsistency } from '../../consistency.js';
 import { type FirnError, firnError, isFirnError } from '../../errors.js';
 import type { Capture, CaptureRequest, Steps, VmRef } from '../host.js';
+import type { Reference, TrackingRequest } from '../tracking.js';
 import type { Connection } from './connection.js';
+import { asFirnError } from './policy.js';
+import { ReferencePoints, type Tracked } from './reference-points.js';
 import { confirmEnd, mergeStepDeadline, type ReleaseContext, waitForEnd } from './release.js';
 import { checkpointSchema } from './replies.js';
 import type { HypervTuning } from './tuning.js';
@@ -18,6 +21,8 @@ export const CHECKPOINT_METHOD = 'recovery checkpoint';
 /** What the guest is asked for, as Msvm_VirtualSystemSnapshotSettingData.ConsistencyLevel. */
 const APPLICATION_LEVEL = 1;
 const CRASH_LEVEL = 2;
+/** Nobody waits for it but the run, and without an answer the disks are read as a whole. */
+const CHANGES_DEADLINE_MS = 600_000;
 
 interface Reached {
   consistency: Consistency;
@@ -27,14 +32,34 @@ interface Reached {
 export class RecoveryCheckpoints {
   readonly #connection: Connection;
   readonly #tuning: HypervTuning;
+  readonly #points: ReferencePoints;
 
   constructor(connection: Connection, tuning: HypervTuning) {
     this.#connection = connection;
     this.#tuning = tuning;
+    this.#points = new ReferencePoints(connection, tuning);
   }
 
   /** Captures one machine. Rejects with why there is no capture; what was made until then is the release's. */
   async capture(request: CaptureRequest, mark: string, steps: Steps): Promise<Capture> {
+    const capture = await this.#checkpoint(request, mark, steps);
+    if (request.tracking === undefined) return capture;
+    return { ...capture, ...(await this.#track(capture, request.tracking, steps)) };
+  }
+
+  async #track({ vm, disks }: Capture, tracking: TrackingRequest, steps: Steps): Promise<Tracked> {
+    try {
+      return await steps.run(vm, 'changes', { deadlineMs: CHANGES_DEADLINE_MS }, (signal) =>
+        this.#points.track(vm, disks, tracking, signal),
+      );
+    } catch (failure) {
+      const { code, message: fullReason } = asFirnError(failure);
+      if (code === 'ERR_ABORTED') throw failure;
+      return { disks: disks.map((disk) => ({ ...disk, fullReason })) };
+    }
+  }
+
+  async #checkpoint(request: CaptureRequest, mark: string, steps: Steps): Promise<Capture> {
     const { vm, policy } = request;
     const asksGuest =
       policy.wanted !== 'crash' && vm.state === 'running' && vm.reachable !== 'crash';
@@ -54,12 +79,35 @@ export class RecoveryCheckpoints {
     }
   }
 
-  /** Ends what bears the mark at one machine. */
-  async release(vm: VmRef, mark: string, mergeDeadlineMs: number, steps: Steps): Promise<void> {
+  /** Ends what bears the mark at one machine; with `advance`, it is made a reference point before, and older ones go at last. */
+  async release(
+    vm: VmRef,
+    { mark, advance }: { mark: string; advance: Reference | undefined },
+    mergeDeadlineMs: number,
+    steps: Steps,
+  ): Promise<void> {
     const context = this.#releaseContext(mark, mergeDeadlineMs, steps);
     const deadlineMs = mergeStepDeadline(mergeDeadlineMs);
-    await steps.run(vm, 'merge', { deadlineMs }, (signal) => waitForEnd(vm, context, signal));
+    // A checkpoint that cannot be kept is merged all the same: that it was not kept is told at the end.
+    const failures: unknown[] = [];
+    if (advance !== undefined) {
+      const keepMs = 3 * this.#tuning.checkpointMarginMs;
+      await steps
+        .run(vm, 'keep', { deadlineMs: keepMs }, (signal) =>
+          this.#points.keep(vm, mark, advance.name, signal),
+        )
+        .catch((failure: unknown) => failures.push(failure));
+    }
+    await steps.run(vm, 'merge', { deadlineMs }, async (signal) => {
+      await waitForEnd(vm, context, signal);
+      if (advance !== undefined) await this.#points.dropSucceeded(vm, advance.name, signal);
+    });
     await confirmEnd(vm, context);
+    if (failures.length > 0) throw failures[0];
+  }
+
+  get points(): ReferencePoints {
+    return this.#points;
   }
 
   async #attempt(
@@ -97,6 +145,7 @@ export class RecoveryCheckpoints {
       disks: result.disks.filter((disk) => !excludedDisks.includes(disk.name)),
       configuration: result.configuration,
       frozenAt: result.frozenAt,
+      ...(result.state !== 'off' && consistency !== 'crash' && { guestFroze: true as const }),
     };
   }
 

@@ -116,10 +116,38 @@ export const factsSchema = z.object({
       scsiControllers: count,
       snapshotLocation: optionalText,
       busy: optionalText,
+      tracking: z.object({ version: text, foreign: z.number().int() }),
     }),
   ),
 });
 export type Facts = z.infer<typeof factsSchema>;
+
+/** Numbers in one text: lists of them may be long. */
+const numbers = text.transform((list) => (list === '' ? [] : list.split(',').map(Number)));
+
+export const referenceSchema = z.object({
+  version: text,
+  name: text,
+  disks: z.array(z.object({ name: text, tracking: text, sizeBytes: count })),
+});
+export type ReferenceReply = z.infer<typeof referenceSchema>;
+
+export const changesSchema = z.object({ processed: count, offsets: numbers, lengths: numbers });
+
+export const keptSchema = z.object({ state: z.enum(['kept', 'pending', 'gone']) });
+
+export const droppedSchema = z.object({ found: z.boolean() });
+
+export const referencesSchema = z.object({
+  items: z.array(
+    z.object({
+      name: text,
+      vm: z.object({ id: text, name: text }),
+      made: optionalText,
+      stands: z.boolean(),
+    }),
+  ),
+});
 
 export const leftoversSchema = z.object({
   items: z.array(

@@ -31,6 +31,11 @@ import type { HypervTuning } from './tuning.js';
 import { chooseVssCode, type VssCode } from './vss-codes.js';
 
 export const VSS_METHOD = 'VSS set';
+/**
+ * Nor could a checkpoint be kept instead: the one that holds the guest at rest is the writer's, which merges it at the set's end, and what
+ * is read lies in the shadow copy's own layer. A checkpoint of Firn's beside it would be of another moment.
+ */
+const NOT_TRACKED = 'Windows Server 2012 R2 does not track what changes';
 
 interface Held {
   mark: string;
@@ -248,9 +253,14 @@ function toOutcome(request: CaptureRequest, reply: SetReply, group: Group): Capt
     method: VSS_METHOD,
     disks: found.disks
       .filter((disk) => !excludedDisks.includes(disk.name))
-      .map(({ name, layers }) => ({ name, layers })),
+      .map(({ name, layers }) => ({
+        name,
+        layers,
+        ...(request.tracking !== undefined && { fullReason: NOT_TRACKED }),
+      })),
     configuration: found.configuration,
     frozenAt: reply.frozenAt,
+    ...(found.state !== 'off' && consistency !== 'crash' && { guestFroze: true as const }),
   };
   return { vm: refOf(vm), capture };
 }

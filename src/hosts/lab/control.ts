@@ -17,7 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import type { Consistency } from '../../consistency.js';
 import { firnError, fromFileSystem, isErrorCode, isFirnError } from '../../errors.js';
-import { Machine } from './machine.js';
+import { type CheckpointRequest, type CheckpointResult, Machine } from './machine.js';
 
 const LINE_BYTES_MAX = 64 * 1024;
 const POLL_MS = 15;
@@ -44,9 +44,11 @@ export interface ControlCalls {
   thaw: { take: { mark: string }; give: { frozenMs?: number } };
   /** `needsFreeze`: only if the guest stands frozen for it. */
   checkpoint: {
-    take: { name: string; kind: 'recovery' | 'user'; needsFreeze: boolean };
-    give: { disks: { name: string; layers: string[] }[]; configuration: string; frozenAt: string };
+    take: CheckpointRequest & { needsFreeze: boolean };
+    give: CheckpointResult;
   };
+  /** Machine.keep. */
+  keep: { take: { mark: string; reference: string }; give: { kept: boolean } };
   merge: { take: { name: string; deadlineMs: number }; give: { merged: boolean } };
   stop: { take: Record<string, never>; give: Record<string, never> };
 }

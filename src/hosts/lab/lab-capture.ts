@@ -13,7 +13,10 @@ import {
 } from '../../consistency.js';
 import { type FirnError, firnError } from '../../errors.js';
 import { type Capture, type CaptureRequest, runOfMark, type Steps, type VmRef } from '../host.js';
+import { isSucceededBy, type Reference } from '../tracking.js';
 import { type CallResult, callMachine, withMachine } from './control.js';
+import { findChanges, referenceOf } from './lab-tracking.js';
+import type { CheckpointResult } from './machine.js';
 import { markedFiles, readVmFile } from './vm-file.js';
 import { asFirnError, type FoundVm, reachableNow, statusOf } from './vm-status.js';
 
@@ -21,17 +24,12 @@ export const METHOD = 'lab checkpoint';
 const CHECKPOINT_DEADLINE_MS = 60_000;
 const THAW_DEADLINE_MS = 10_000;
 const CONFIRM_DEADLINE_MS = 10_000;
+const KEEP_DEADLINE_MS = 30_000;
 
 /** What the guest promises, and why it is not more. */
 interface Promised {
   level: Consistency;
   reason?: string | undefined;
-}
-
-interface Checkpointed {
-  disks: { name: string; layers: string[] }[];
-  configuration: string;
-  frozenAt: string;
 }
 
 /** One machine's capture. Rejects with a FirnError. */
@@ -52,7 +50,7 @@ export class VmCapture {
     const running = (await statusOf(this.#found.folder)) !== undefined;
     const best = this.#best(running);
     const promised = running ? await this.#freeze(best) : best;
-    let made: { checkpoint: Checkpointed; promised: Promised };
+    let made: { checkpoint: CheckpointResult; promised: Promised };
     try {
       made = await this.#checkpoint(promised, running);
     } catch (error) {
@@ -124,7 +122,7 @@ export class VmCapture {
   async #checkpoint(
     promised: Promised,
     running: boolean,
-  ): Promise<{ checkpoint: Checkpointed; promised: Promised }> {
+  ): Promise<{ checkpoint: CheckpointResult; promised: Promised }> {
     try {
       return await this.#checkpointAt(promised, running);
     } catch (failure) {
@@ -139,26 +137,30 @@ export class VmCapture {
   #checkpointAt(
     promised: Promised,
     running: boolean,
-  ): Promise<{ checkpoint: Checkpointed; promised: Promised }> {
+  ): Promise<{ checkpoint: CheckpointResult; promised: Promised }> {
     const { folder } = this.#found;
+    const { tracking } = this.#request;
     const options = { deadlineMs: CHECKPOINT_DEADLINE_MS };
-    const name = this.#mark;
-    const kind = 'recovery' as const;
+    const wanted = {
+      name: this.#mark,
+      kind: 'recovery' as const,
+      reference: tracking?.mode === 'checkpoint' ? tracking.name : undefined,
+    };
     return this.#steps.run(this.#request.vm, 'checkpoint', options, async (signal) => {
       if (running) {
         const needsFreeze = promised.level !== 'crash';
-        const take = { name, kind, needsFreeze };
+        const take = { ...wanted, needsFreeze };
         return {
           checkpoint: answered(await callMachine(folder, 'checkpoint', take, signal)),
           promised,
         };
       }
-      return withMachine<{ checkpoint: Checkpointed; promised: Promised }>(
+      return withMachine<{ checkpoint: CheckpointResult; promised: Promised }>(
         folder,
         {
           online: async () => {
             // It was off a moment ago: no freeze was asked for.
-            const take = { name, kind, needsFreeze: false };
+            const take = { ...wanted, needsFreeze: false };
             const result = await callMachine(folder, 'checkpoint', take, signal);
             if (result.state !== 'answered') return result;
             const crash = this.#settleFor(
@@ -169,7 +171,7 @@ export class VmCapture {
             return { state: 'answered', give: { checkpoint: result.give, promised: crash } };
           },
           offline: async (machine) => ({
-            checkpoint: await machine.checkpoint({ name, kind }, (work) => work()),
+            checkpoint: await machine.checkpoint(wanted, (work) => work()),
             promised,
           }),
         },
@@ -183,17 +185,25 @@ export class VmCapture {
     return thaw(this.#found, this.#request.vm, this.#mark, this.#steps);
   }
 
-  #describe(made: Checkpointed, promised: Promised, frozenMs: number | undefined): Capture {
-    const { vm, excludedDisks } = this.#request;
+  #describe(made: CheckpointResult, promised: Promised, frozenMs: number | undefined): Capture {
+    const { vm, excludedDisks, tracking } = this.#request;
+    const { since, changes } =
+      tracking === undefined
+        ? { since: undefined, changes: new Map() }
+        : findChanges(readVmFile(this.#found.folder), made, tracking);
     return {
       vm,
       consistency: promised.level,
       ...(promised.reason === undefined ? {} : { consistencyReason: promised.reason }),
       method: METHOD,
-      disks: made.disks.filter((disk) => !excludedDisks.includes(disk.name)),
+      disks: made.disks
+        .filter((disk) => !excludedDisks.includes(disk.name))
+        .map(({ name, layers }) => ({ name, layers, ...changes.get(name) })),
       configuration: [made.configuration],
       frozenAt: made.frozenAt,
-      ...(frozenMs === undefined ? {} : { frozenMs }),
+      ...(frozenMs === undefined ? {} : { frozenMs, guestFroze: true }),
+      ...(since === undefined ? {} : { since }),
+      ...(tracking?.mode === 'checkpoint' ? { reference: referenceOf(tracking.name, made) } : {}),
     };
   }
 }
@@ -216,27 +226,69 @@ async function thaw(
   });
 }
 
-/** Ends all that bears the mark at one machine. Rejects with a FirnError. */
+/** Ends all that bears the mark at one machine, and keeps its checkpoint as a reference if that is asked. Rejects with a FirnError. */
 export async function releaseVm(
   found: FoundVm,
-  vm: VmRef,
-  mark: string,
+  { vm, mark, advance }: { vm: VmRef; mark: string; advance?: Reference | undefined },
   mergeDeadlineMs: number,
   steps: Steps,
 ): Promise<void> {
   const { folder } = found;
   const status = await statusOf(folder);
   if (status?.frozen?.mark === mark) await thaw(found, vm, mark, steps);
-  if (bearsMark(folder, mark)) {
+  if (advance !== undefined && mayBeKept(folder, mark, advance.name)) {
+    await steps.run(vm, 'keep', { deadlineMs: KEEP_DEADLINE_MS }, (signal) =>
+      keepMark(folder, mark, advance.name, signal),
+    );
+  }
+  const doomed = () => [
+    ...(bearsMark(folder, mark) ? [mark] : []),
+    ...(advance === undefined ? [] : succeededReferences(folder, advance.name)),
+  ];
+  if (doomed().length > 0) {
     await steps.run(vm, 'merge', { deadlineMs: mergeDeadlineMs }, async (signal) => {
-      await mergeMark(folder, mark, mergeDeadlineMs, signal);
+      for (const name of doomed()) await mergeMark(folder, name, mergeDeadlineMs, signal);
     });
   }
   await steps.run(vm, 'confirm', { deadlineMs: CONFIRM_DEADLINE_MS }, async () => {
     const frozen = (await statusOf(folder))?.frozen?.mark === mark;
-    if (!frozen && !bearsMark(folder, mark)) return;
+    if (!frozen && doomed().length === 0) return;
     throw firnError('ERR_MERGE_FAILED', `${vm.name}: something of ${mark} is still there`);
   });
+}
+
+function mayBeKept(folder: string, mark: string, reference: string): boolean {
+  return readVmFile(folder).checkpoints.some(
+    (checkpoint) => checkpoint.name === mark && checkpoint.reference === reference,
+  );
+}
+
+/** What the reference takes the place of. Nothing unless it stands: the last reference that there is must stay. */
+function succeededReferences(folder: string, reference: string): string[] {
+  const kept = readVmFile(folder).checkpoints.filter(({ kind }) => kind === 'reference');
+  if (kept.every(({ name }) => name !== reference)) return [];
+  return kept.map(({ name }) => name).filter((name) => isSucceededBy(name, reference));
+}
+
+async function keepMark(
+  folder: string,
+  mark: string,
+  reference: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const kept = await withMachine<boolean>(
+    folder,
+    {
+      online: async () => {
+        const result = await callMachine(folder, 'keep', { mark, reference }, signal);
+        return result.state === 'answered' ? { state: 'answered', give: result.give.kept } : result;
+      },
+      offline: (machine) => machine.keep(mark, reference),
+    },
+    signal,
+  );
+  if (kept) return;
+  throw firnError('ERR_CHECKPOINT_FAILED', `${folder}: the checkpoint of ${mark} has gone`);
 }
 
 /** Merges a checkpoint by its name, by the machine's process or on its files. */

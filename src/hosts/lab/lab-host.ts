@@ -18,6 +18,7 @@ import {
   type HostInfo,
   type Leftover,
   markOf,
+  type Release,
   type ReleaseOutcome,
   refOf,
   runOfMark,
@@ -27,9 +28,11 @@ import {
   type VmRef,
   type Volume,
 } from '../host.js';
+import type { HostTracking } from '../tracking.js';
 import { countEntry, findFault } from './faults.js';
-import { METHOD, releaseVm, VmCapture } from './lab-capture.js';
+import { METHOD, mergeMark, releaseVm, VmCapture } from './lab-capture.js';
 import { checkLab } from './lab-check.js';
+import { keptReferences } from './lab-tracking.js';
 import { programPath } from './start-vm.js';
 import { configurationName, markedFiles, readLabFile, vmFolders } from './vm-file.js';
 import {
@@ -96,7 +99,7 @@ export class LabHost implements Host {
   }
 
   release(
-    vms: readonly VmRef[],
+    vms: readonly Release[],
     mark: string,
     mergeDeadlineMs: number,
     steps: Steps,
@@ -104,9 +107,10 @@ export class LabHost implements Host {
     return Promise.all(
       vms.map(async (given): Promise<ReleaseOutcome> => {
         const vm = refOf(given);
+        const what = { vm, mark, advance: given.advance };
         try {
           const found = this.#find(vm.id);
-          if (found !== undefined) await releaseVm(found, vm, mark, mergeDeadlineMs, steps);
+          if (found !== undefined) await releaseVm(found, what, mergeDeadlineMs, steps);
           return { vm };
         } catch (error) {
           return { vm, error: asFirnError(error) };
@@ -118,6 +122,23 @@ export class LabHost implements Host {
   async leftovers(): Promise<Leftover[]> {
     const { found } = findVms(this.#folder);
     return (await Promise.all(found.map(leftoversOf))).flat();
+  }
+
+  get tracking(): HostTracking {
+    return {
+      references: async () =>
+        findVms(this.#folder).found.flatMap(({ folder, vm }) => keptReferences(folder, vm)),
+      drop: async (vm, name, deadlineMs) => {
+        const found = this.#find(vm.id);
+        const isThere = found?.vm.checkpoints.some(
+          (checkpoint) => checkpoint.kind === 'reference' && checkpoint.name === name,
+        );
+        if (found === undefined || !isThere) {
+          throw firnError('ERR_NOT_FOUND', `${vm.name} has no reference "${name}"`);
+        }
+        await mergeMark(found.folder, name, deadlineMs, AbortSignal.timeout(deadlineMs));
+      },
+    };
   }
 
   /** Plays the death of the host or of this process, if that is switched on and it is time. */
@@ -196,7 +217,7 @@ async function leftoversOf({ folder, vm }: FoundVm): Promise<Leftover[]> {
   for (const { name, kind, created, layers } of vm.checkpoints) {
     for (const layer of Object.values(layers)) known.add(layer);
     known.add(configurationName(name));
-    if (kind === 'user') continue;
+    if (kind !== 'recovery') continue;
     left.push({ kind: 'checkpoint', name, vm: ref, ...markIn(name), detail: `made ${created}` });
   }
   for (const { name, mark } of markedFiles(folder)) {

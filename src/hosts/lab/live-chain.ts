@@ -57,6 +57,11 @@ export class LiveChain {
     return this.#top.shape.sectorBytes;
   }
 
+  /** The identity of the top layer's content. */
+  get dataWriteGuid(): string {
+    return this.#top.dataWriteGuid;
+  }
+
   get #top(): LiveLayer {
     return this.#at(0);
   }

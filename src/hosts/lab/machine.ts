@@ -34,11 +34,13 @@ export interface CheckpointRequest {
   /** The mark, or a user's name for it. */
   name: string;
   kind: 'recovery' | 'user';
+  /** The name under which it may be kept later. */
+  reference?: string | undefined;
 }
 
 export interface CheckpointResult {
-  /** Of each disk, the layers below the new one: they do not change while it stands. */
-  disks: { name: string; layers: string[] }[];
+  /** Of each disk, the layers below the new one, which do not change while it stands, and the identity of the first of them. */
+  disks: { name: string; layers: string[]; linkage: string }[];
   /** A copy of vm.json as it was. */
   configuration: string;
   /** ISO time at which all disks froze. */
@@ -127,6 +129,27 @@ export class Machine {
     }
   }
 
+  /**
+   * Keeps a run's checkpoint under the name of its reference, whose mark it does not bear any more. False if there is neither the one nor
+   * the other.
+   */
+  async keep(mark: string, reference: string): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const { checkpoints } = this.#vm;
+      const pending = checkpoints.find(({ name }) => name === mark);
+      if (pending?.reference === reference) {
+        const kept: VmCheckpoint = { ...pending, name: reference, kind: 'reference' };
+        this.#save({
+          ...this.#vm,
+          checkpoints: checkpoints.map((other) => (other === pending ? kept : other)),
+        });
+      }
+      const isKept = this.#vm.checkpoints.some(({ name }) => name === reference);
+      if (isKept) this.#removeMarked(mark);
+      return isKept;
+    });
+  }
+
   /** Waits until no checkpoint or merge is under way. */
   async idle(): Promise<void> {
     await this.#queue;
@@ -175,7 +198,9 @@ export class Machine {
     const id = randomUUID();
     const suffix = isMark(request.name) ? request.name : id;
     const layers: Record<string, string> = {};
-    for (const { name } of before.disks) layers[name] = `${name}_${suffix}.avhdx`;
+    // A layer that may stay when its run is over must not bear the run's mark.
+    const layerSuffix = request.reference ?? suffix;
+    for (const { name } of before.disks) layers[name] = `${name}_${layerSuffix}.avhdx`;
     const configuration = join(this.folder, configurationName(suffix));
     this.#save({ ...before, garbage: [...Object.values(layers), basename(configuration)] });
     try {
@@ -184,7 +209,14 @@ export class Machine {
         replaceFile(configuration, `${JSON.stringify({ ...before, garbage: [] }, null, 2)}\n`);
       }
       lastLook();
-      return this.#switchTo(before, { id, ...request, created: '', layers }, configuration);
+      const below = this.#identities(before);
+      const { name, kind, reference } = request;
+      const made = { id, name, kind, created: '', layers };
+      return this.#switchTo(
+        before,
+        reference === undefined ? made : { ...made, reference, below },
+        configuration,
+      );
     } catch (error) {
       this.#undo(before);
       if (isFirnError(error)) throw error;
@@ -218,8 +250,17 @@ export class Machine {
     }
   }
 
+  #identities({ disks }: VmFile): NonNullable<VmCheckpoint['below']> {
+    const identities = disks.map(({ name }): [string, { frozen: string; now: string }] => {
+      const { dataWriteGuid } = this.#chain(name);
+      return [name, { frozen: dataWriteGuid, now: dataWriteGuid }];
+    });
+    return Object.fromEntries(identities);
+  }
+
   // All at once: nothing is awaited here, so no guest writes between the disks.
   #switchTo(before: VmFile, made: VmCheckpoint, configuration: string): CheckpointResult {
+    const identities = this.#identities(before);
     for (const [disk, layer] of Object.entries(made.layers)) {
       this.#chain(disk).push(join(this.folder, layer));
     }
@@ -237,6 +278,7 @@ export class Machine {
       disks: before.disks.map((disk) => ({
         name: disk.name,
         layers: layerPaths(this.folder, disk),
+        linkage: identities[disk.name]?.frozen ?? '',
       })),
       configuration,
       frozenAt: created,
@@ -327,10 +369,27 @@ export class Machine {
           ? { ...candidate, layers: candidate.layers.filter((name) => name !== layer) }
           : candidate,
       ),
+      checkpoints: this.#checkpointsAfterMerge(disk, layer, merge.parent.dataWriteGuid),
       garbage: [layer],
     });
     chain.dropMerged();
     this.#vm = collectGarbage(this.folder, this.#vm);
+  }
+
+  // The layer above the merged one lies on the parent now, which has the new identity.
+  #checkpointsAfterMerge(disk: string, layer: string, identity: string): VmCheckpoint[] {
+    const layers = this.#vm.disks.find(({ name }) => name === disk)?.layers ?? [];
+    const child = layers[layers.indexOf(layer) - 1];
+    return this.#vm.checkpoints.map((checkpoint) => {
+      const below = checkpoint.below?.[disk];
+      if (below === undefined || child === undefined || checkpoint.layers[disk] !== child) {
+        return checkpoint;
+      }
+      return {
+        ...checkpoint,
+        below: { ...checkpoint.below, [disk]: { ...below, now: identity } },
+      };
+    });
   }
 
   #failIfAsked(layer: string): void {

@@ -105,7 +105,7 @@ export interface LabVmStatus {
   /** The checkpoint that is being merged now. */
   merging?: string;
   disks: LabDiskStatus[];
-  checkpoints: { name: string; kind: 'recovery' | 'user'; created: string }[];
+  checkpoints: { name: string; kind: 'recovery' | 'user' | 'reference'; created: string }[];
   faults: LabFault[];
 }
 

@@ -25,10 +25,18 @@ const fileName = z
 const checkpointSchema = z.object({
   id: z.string(),
   name: z.string().min(1),
-  kind: z.enum(['recovery', 'user']),
+  /** `reference`: a run's that was kept, to tell what was written since; it is not being read. */
+  kind: z.enum(['recovery', 'user', 'reference']),
   created: z.string(),
   /** The layer that it put on each disk, by the disk's name. */
   layers: z.record(z.string(), fileName),
+  /** The name that it gets if it is kept. */
+  reference: z.string().optional(),
+  /**
+   * Of the layer below its own, by the disk's name: the identity at the checkpoint and the one now. A merge below changes the identity and
+   * not what the disk reads as; it notes that here, so an identity that is in neither place was changed by somebody else.
+   */
+  below: z.record(z.string(), z.object({ frozen: z.string(), now: z.string() })).optional(),
 });
 
 const vmSchema = z.object({

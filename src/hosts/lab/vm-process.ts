@@ -38,7 +38,9 @@ const takes = {
     name: z.string().min(1),
     kind: z.enum(['recovery', 'user']),
     needsFreeze: z.boolean(),
+    reference: z.string().optional(),
   }),
+  keep: z.object({ mark: z.string(), reference: z.string() }),
   merge: z.object({ name: z.string(), deadlineMs: z.number().min(0) }),
   stop: z.object({}),
 } satisfies { [Name in CallName]: z.ZodType<ControlCalls[Name]['take']> };
@@ -97,6 +99,10 @@ export class VmProcess {
         return this.#checkpoint(takes.checkpoint.parse(take), gone);
       case 'merge':
         return this.#merge(takes.merge.parse(take));
+      case 'keep': {
+        const { mark, reference } = takes.keep.parse(take);
+        return { kept: await this.#machine.keep(mark, reference) };
+      }
       case 'stop':
         await this.stop();
         return {};
@@ -168,12 +174,12 @@ export class VmProcess {
   }
 
   #checkpoint(
-    { name, kind, needsFreeze }: ControlCalls['checkpoint']['take'],
+    { name, kind, needsFreeze, reference }: ControlCalls['checkpoint']['take'],
     gone: AbortSignal,
   ): Promise<ControlCalls['checkpoint']['give']> {
     this.#stopping.signal.throwIfAborted();
     return this.#machine.checkpoint(
-      { name, kind },
+      { name, kind, reference },
       (work) => this.#guest.hold(work),
       () => {
         // A caller that died meanwhile would leave a checkpoint that nobody waits for.

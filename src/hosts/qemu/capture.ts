@@ -3,7 +3,7 @@
  *
  * All that can be prepared is prepared before the freeze: the connection, the record, the configuration, the names. While the guest stands
  * frozen there is one command to QEMU, and the steps' entries. The consistency is decided after the thaw: only a guest that still stood
- * frozen then kept its promise for the whole of the checkpoint.
+ * frozen then kept its promise for the whole of the checkpoint. What changed since an earlier point is asked after the thaw too.
  */
 
 import { rm, stat } from 'node:fs/promises';
@@ -11,6 +11,9 @@ import { z } from 'zod';
 import { type Consistency, meetsConsistency } from '../../consistency.js';
 import { type FirnError, firnError } from '../../errors.js';
 import type { Capture, CaptureRequest, Steps } from '../host.js';
+import type { TrackingRequest } from '../tracking.js';
+import { addBitmap } from './bitmaps.js';
+import { type Answer, findChanges, referenceOf, sameAnswer } from './changes.js';
 import { describeConfiguration } from './configuration.js';
 import { FrozenGuest, NotFrozen, type Thawed } from './freeze.js';
 import { type GraphDisk, type GraphLayer, readGraph } from './graph.js';
@@ -28,6 +31,8 @@ import {
 } from './record.js';
 
 export const METHOD = 'blockdev-snapshot';
+/** Nobody waits for it but the run, and without an answer the disks are read as a whole. */
+const CHANGES_DEADLINE_MS = 300_000;
 
 /** What stays the same through one machine's capture. */
 interface Task {
@@ -49,7 +54,7 @@ interface ChosenDisk extends GraphDisk {
 }
 
 /** Captures a running machine. Rejects with what stands in its outcome; `release` ends what may be left. */
-export function captureMachine(
+export async function captureMachine(
   machine: Machine,
   request: CaptureRequest,
   mark: string,
@@ -59,7 +64,7 @@ export function captureMachine(
   if (required === 'application') {
     throw firnError('ERR_CONSISTENCY', `${request.vm.name}: ${FILE_SYSTEMS_ONLY}`);
   }
-  return withQmp(machine.folder, async (qmp) => {
+  const { disks, capture } = await withQmp(machine.folder, async (qmp) => {
     const disks = await chooseDisks(qmp, request, mark);
     const named = disks.map((disk) => ({
       name: disk.name,
@@ -78,12 +83,50 @@ export function captureMachine(
       guest: undefined,
     };
     try {
-      return await checkpointAndThaw(task, await freeze(task));
+      return { disks, capture: await checkpointAndThaw(task, await freeze(task)) };
     } finally {
       // On whatever way: after this, the guard thaws at once if nobody has.
       task.guest?.letGo();
     }
   });
+  return request.tracking === undefined
+    ? capture
+    : track(machine, { capture, disks, tracking: request.tracking }, mark, steps);
+}
+
+/** Adds to the capture what changed, and by what it is known later. */
+async function track(
+  machine: Machine,
+  what: { capture: Capture; disks: readonly ChosenDisk[]; tracking: TrackingRequest },
+  mark: string,
+  steps: Steps,
+): Promise<Capture> {
+  const { capture, disks, tracking } = what;
+  const { since, answers } = await askForChanges(machine, what, mark, steps);
+  return {
+    ...capture,
+    disks: capture.disks.map((disk) => ({ ...disk, ...answers.get(disk.name) })),
+    ...(since !== undefined && { since }),
+    reference: referenceOf(tracking.name, disks),
+  };
+}
+
+async function askForChanges(
+  machine: Machine,
+  { capture, disks, tracking }: Parameters<typeof track>[1],
+  mark: string,
+  steps: Steps,
+): Promise<{ since?: string; answers: Map<string, Answer> }> {
+  const deadline = { deadlineMs: CHANGES_DEADLINE_MS };
+  try {
+    return await steps.run(capture.vm, 'changes', deadline, (signal) =>
+      findChanges(machine, mark, disks, tracking.since, signal),
+    );
+  } catch (failure) {
+    const error = hostFailure(failure);
+    if (error.code === 'ERR_ABORTED') throw error;
+    return { answers: sameAnswer(disks, error.message) };
+  }
 }
 
 async function chooseDisks(
@@ -192,6 +235,7 @@ async function checkpointAndThaw(task: Task, whyNot: string | undefined): Promis
     configuration: [task.configuration],
     frozenAt,
     ...(thawed !== undefined && { frozenMs: thawed.frozenMs }),
+    ...(reached.consistency !== 'crash' && { guestFroze: true as const }),
   };
 }
 
@@ -212,7 +256,9 @@ function reachedConsistency(
 async function putLayers(task: Task): Promise<string> {
   const { qmp, disks, mark, request } = task;
   for (const { overlay } of disks) await refuseExisting(overlay);
-  const actions = disks.map((disk, index) => ({
+  const bitmaps =
+    request.tracking === undefined ? [] : disks.map(({ active }) => addBitmap(active.node, mark));
+  const layers = disks.map((disk, index) => ({
     type: 'blockdev-snapshot-sync',
     data: {
       'node-name': disk.active.node,
@@ -223,7 +269,7 @@ async function putLayers(task: Task): Promise<string> {
     },
   }));
   try {
-    await qmp.execute('transaction', { actions });
+    await qmp.execute('transaction', { actions: [...bitmaps, ...layers] });
     return new Date().toISOString();
   } catch (failure) {
     if (!(failure instanceof QmpRefusal)) throw failure;

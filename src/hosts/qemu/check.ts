@@ -22,16 +22,34 @@ export async function qemuImageVersion(): Promise<string | undefined> {
   );
 }
 
-export async function checkTools(): Promise<Check> {
+export async function checkTools(): Promise<Check[]> {
   const version = await qemuImageVersion();
-  return version === undefined
-    ? {
-        name: 'qemu-img',
-        state: 'warning',
-        message: 'there is none: layers of a machine that has gone off cannot be merged',
-        hint: 'Install it (Debian: apt-get install qemu-utils).',
-      }
-    : { name: 'qemu-img', state: 'ok', message: version };
+  const image: Check =
+    version === undefined
+      ? {
+          name: 'qemu-img',
+          state: 'warning',
+          message: 'there is none: layers of a machine that has gone off cannot be merged',
+          hint: 'Install it (Debian: apt-get install qemu-utils).',
+        }
+      : { name: 'qemu-img', state: 'ok', message: version };
+  return [image, await checkNbdinfo()];
+}
+
+async function checkNbdinfo(): Promise<Check> {
+  const name = 'nbdinfo';
+  try {
+    const { stdout } = await run('nbdinfo', ['--version']);
+    return { name, state: 'ok', message: stdout.split('\n')[0] ?? '' };
+  } catch {
+    return {
+      name,
+      state: 'warning',
+      message:
+        'there is none: what changed since a point cannot be read, so every run reads whole disks',
+      hint: 'Install it (Debian: apt-get install libnbd-bin).',
+    };
+  }
 }
 
 export async function checkMachine(machine: Machine): Promise<Check[]> {

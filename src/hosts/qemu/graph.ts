@@ -8,6 +8,7 @@
 
 import path from 'node:path';
 import { z } from 'zod';
+import { isFirnExport } from './nbd.js';
 import { fileOfName, overlayMark } from './overlay.js';
 import type { QmpClient } from './qmp.js';
 
@@ -100,7 +101,8 @@ async function attachedNodes(
   exported.sort((a, b) => (a.id < b.id ? -1 : 1));
   return exported.flatMap((each): [string, Node][] => {
     const top = nodes.find((node) => node['node-name'] === each['node-name']);
-    return each['shutting-down'] || top === undefined ? [] : [[each.id, top]];
+    const isDisk = !each['shutting-down'] && !isFirnExport(each.id);
+    return top === undefined || !isDisk ? [] : [[each.id, top]];
   });
 }
 

@@ -3,7 +3,8 @@
  * and left alone.
  */
 
-import type { Leftover, VmRef } from '../host.js';
+import { type Leftover, markOf, runOfMark, type VmRef } from '../host.js';
+import { readBitmaps } from './bitmaps.js';
 import { type GraphDisk, readGraph } from './graph.js';
 import { overlayFiles } from './layer-files.js';
 import { isLive, type Machine } from './machines.js';
@@ -23,6 +24,7 @@ export async function findLeftovers(machine: Machine): Promise<Leftover[]> {
     const disks = await readGraph(qmp);
     return [
       ...disks.flatMap((disk) => chainLeftovers(disk, machine.ref)),
+      ...(await bitmapLeftovers(qmp, machine.ref)),
       ...(await recordedLeftovers(machine, disks)),
       ...(await frozenGuest(qmp, machine)),
     ];
@@ -40,6 +42,15 @@ function chainLeftovers(disk: GraphDisk, vm: VmRef): Leftover[] {
           detail: `a ${layer.format} layer of ${disk.name}`,
         }
       : { kind: 'checkpoint', name: layer.file, vm, mark, detail: `takes writes of ${disk.name}` };
+  });
+}
+
+/** Bitmaps of runs that sealed no point, or died before they kept it. Those that are kept bear no mark, and others' are no matter of ours. */
+async function bitmapLeftovers(qmp: QmpClient, vm: VmRef): Promise<Leftover[]> {
+  return (await readBitmaps(qmp)).flatMap(({ name, node }): Leftover[] => {
+    const run = runOfMark(name);
+    if (run === undefined) return [];
+    return [{ kind: 'bitmap', name, vm, mark: markOf(run), detail: `on the node ${node}` }];
   });
 }
 

@@ -4,7 +4,7 @@
  * A checkpoint is a qcow2 layer that one transaction puts on all disks of a machine (capture.ts); the merge is block-commit (merge.ts,
  * offline.ts). The mark stands in the layers' file names and in a record in the machine's folder (record.ts). A guest that is frozen is
  * guarded by a process of its own (freeze-guard.ts). Nothing is kept between calls, connections included: a monitor serves one client
- * at a time, and other programs need theirs.
+ * at a time, and other programs need theirs. What changed since a point is told by dirty bitmaps (bitmaps.ts).
  */
 
 import { hostname } from 'node:os';
@@ -18,6 +18,7 @@ import type {
   Host,
   HostInfo,
   Leftover,
+  Release,
   ReleaseOutcome,
   Steps,
   Vm,
@@ -25,6 +26,8 @@ import type {
   VmRef,
   Volume,
 } from '../host.js';
+import { type HostTracking, type KeptReference, ownerOfReference } from '../tracking.js';
+import { keptReferences, readBitmaps, removeBitmaps } from './bitmaps.js';
 import { captureMachine, METHOD } from './capture.js';
 import { checkMachine, checkTools, qemuImageVersion } from './check.js';
 import { type GraphDisk, readGraph } from './graph.js';
@@ -32,7 +35,7 @@ import { findLeftovers } from './leftovers.js';
 import { findMachines, isLive, type Machine, selectMachine } from './machines.js';
 import { hostFailure, withQmp } from './qmp.js';
 import { probeReach } from './reach.js';
-import { releaseMachine } from './release.js';
+import { type Released, releaseMachine } from './release.js';
 import { readVolume, volumeOf } from './volumes.js';
 
 export class QemuHost implements Host {
@@ -67,7 +70,7 @@ export class QemuHost implements Host {
   async check(): Promise<Check[]> {
     const machines = await findMachines(this.#root);
     const checks = await Promise.all(machines.map(checkMachine));
-    return [await checkTools(), ...checks.flat()];
+    return [...(await checkTools()), ...checks.flat()];
   }
 
   batches(vms: readonly Vm[]): Vm[][] {
@@ -93,16 +96,17 @@ export class QemuHost implements Host {
   }
 
   async release(
-    vms: readonly VmRef[],
+    vms: readonly Release[],
     mark: string,
     mergeDeadlineMs: number,
     steps: Steps,
   ): Promise<ReleaseOutcome[]> {
     const machines = await findMachines(this.#root);
     return Promise.all(
-      vms.map(async (vm): Promise<ReleaseOutcome> => {
+      vms.map(async ({ advance, ...vm }): Promise<ReleaseOutcome> => {
         try {
-          await this.#release(machines, vm, mark, mergeDeadlineMs, steps);
+          const released = { mark, advance };
+          await this.#release(machines, vm, released, mergeDeadlineMs, steps);
           return { vm };
         } catch (failure) {
           return { vm, error: hostFailure(failure) };
@@ -114,6 +118,20 @@ export class QemuHost implements Host {
   async leftovers(): Promise<Leftover[]> {
     const machines = await findMachines(this.#root);
     return (await Promise.all(machines.map(findLeftovers))).flat();
+  }
+
+  get tracking(): HostTracking {
+    return {
+      references: async () => {
+        const machines = (await findMachines(this.#root)).filter(isLive);
+        return (await Promise.all(machines.map(referencesAt))).flat();
+      },
+      drop: async (vm, name) => {
+        const machine = selectMachine(await findMachines(this.#root), vm);
+        if (machine?.problem !== undefined) throw machine.problem;
+        await dropReference(machine, vm, name);
+      },
+    };
   }
 
   async close(): Promise<void> {}
@@ -135,16 +153,36 @@ export class QemuHost implements Host {
   async #release(
     machines: readonly Machine[],
     vm: VmRef,
-    mark: string,
+    released: Released,
     mergeDeadlineMs: number,
     steps: Steps,
   ): Promise<void> {
     const machine = selectMachine(machines, vm);
-    if (machine !== undefined) return releaseMachine(machine, mark, mergeDeadlineMs, steps);
+    if (machine !== undefined) return releaseMachine(machine, released, mergeDeadlineMs, steps);
     // It may be the one that does not say who it is.
     const silent = machines.find((each) => each.problem !== undefined);
     if (silent?.problem !== undefined) throw silent.problem;
   }
+}
+
+async function referencesAt({ folder, ref }: Machine): Promise<KeptReference[]> {
+  return keptReferences(await withQmp(folder, readBitmaps), ref);
+}
+
+/** ERR_NOT_FOUND if the machine does not have it: it may be off, too. ERR_VM_BUSY while a run reads it. */
+async function dropReference(machine: Machine | undefined, vm: VmRef, name: string): Promise<void> {
+  const isOurs = ownerOfReference(name) !== undefined;
+  const found =
+    machine !== undefined && isLive(machine) && isOurs
+      ? (await withQmp(machine.folder, readBitmaps)).filter((bitmap) => bitmap.name === name)
+      : [];
+  if (machine === undefined || found.length === 0) {
+    throw firnError('ERR_NOT_FOUND', `${vm.name} has no reference "${name}"`);
+  }
+  if (found.some(({ busy }) => busy)) {
+    throw firnError('ERR_VM_BUSY', `${vm.name}: the reference "${name}" is being read`);
+  }
+  await withQmp(machine.folder, (qmp) => removeBitmaps(qmp, found));
 }
 
 async function describeMachine(machine: Machine): Promise<Vm> {

@@ -9,7 +9,7 @@
  * history; `firn reconcile --run` still takes up a mark that no journal knows.
  */
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import Database from 'libsql';
 import { type FirnError, firnError } from '../../errors.js';
@@ -85,10 +85,12 @@ interface StepRow {
 export class Journal {
   readonly folder: string;
   readonly #database: Database.Database;
+  readonly #identity: string | undefined;
 
   private constructor(folder: string, database: Database.Database) {
     this.folder = folder;
     this.#database = database;
+    this.#identity = identityOf(folder);
   }
 
   /** Opens the journal in the state folder, and makes both if need be. ERR_JOURNAL, ERR_VERSION. */
@@ -217,6 +219,11 @@ export class Journal {
     return [...new Set(this.unfinished().map((run) => run.host))];
   }
 
+  /** False if somebody has removed the journal's file or put another in its place: what is written here then is lost. */
+  isInPlace(): boolean {
+    return this.#identity !== undefined && identityOf(this.folder) === this.#identity;
+  }
+
   close(): void {
     this.#database.close();
   }
@@ -286,6 +293,12 @@ export class Journal {
   #read<Row>(sql: string, values: readonly (string | number)[]): Row[] {
     return guarded(this.folder, () => this.#database.prepare(sql).all(...values) as Row[]);
   }
+}
+
+/** What tells the journal's file in the folder from another one of its name; undefined if there is none. */
+function identityOf(folder: string): string | undefined {
+  const found = statSync(path.join(folder, FILE_NAME), { bigint: true, throwIfNoEntry: false });
+  return found && `${found.dev}-${found.ino}`;
 }
 
 function readVersion(database: Database.Database): number {

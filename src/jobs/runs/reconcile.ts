@@ -11,16 +11,19 @@ import {
   type Host,
   type Leftover,
   markOf,
+  type Release,
   refOf,
   runOfMark,
   type VmRef,
 } from '../../hosts/host.js';
+import { ignoreDamage } from '../../repository/commit.js';
 import type { PointObject } from '../../repository/format/objects.js';
 import { Repository } from '../../repository/repository.js';
 import { Claim } from './claim.js';
 import { unstageConfiguration } from './configuration.js';
 import type { Journal } from './journal.js';
 import { asFirnError, JournaledSteps } from './steps.js';
+import { advanceOf } from './tracking.js';
 import {
   type ReconcileOptions,
   type ReconcileReport,
@@ -102,7 +105,15 @@ class Reconciler {
   }
 
   async #finishClaimed(record: RunRecord): Promise<RunReport> {
-    const waiting = record.vms.filter((vm) => vm.state !== 'released');
+    const sealed = await this.#sealedPoints(record);
+    const waiting = record.vms
+      .filter((vm) => vm.state !== 'released')
+      .map((vm) =>
+        advanceOf(
+          vm,
+          sealed.find((point) => vmOf(point).id === vm.id),
+        ),
+      );
     const vms = await this.#release(record.id, waiting, record);
     const report: RunReport = { id: record.id, vms, removedPoints: [] };
     try {
@@ -121,7 +132,7 @@ class Reconciler {
 
   async #release(
     run: string,
-    vms: readonly VmRef[],
+    vms: readonly Release[],
     record: RunRecord | undefined,
   ): Promise<{ vm: VmRef; error?: FirnError }[]> {
     const { dryRun, mergeDeadlineMs, onEvent } = this.#options;
@@ -137,19 +148,35 @@ class Reconciler {
             onEvent,
           });
     const deadline = mergeDeadlineMs ?? VM_BACKUP_DEFAULTS.mergeDeadlineMs;
-    const refs = vms.map(refOf);
+    const refs = vms.map(({ advance, ...vm }) => ({ ...refOf(vm), ...(advance && { advance }) }));
     const outcomes = await this.#host
       .release(refs, markOf(run), deadline, steps)
-      .catch((failure: unknown) => refs.map((vm) => ({ vm, error: asFirnError(failure) })));
+      .catch((failure: unknown) =>
+        vms.map((vm) => ({ vm: refOf(vm), error: asFirnError(failure) })),
+      );
     for (const { vm, error } of outcomes) {
       if (error === undefined && record !== undefined) this.#journal.setReleased(run, vm);
     }
     return outcomes;
   }
 
+  /**
+   * What the run sealed before it died, by the repository itself: the journal may have been cut off before it heard of it. None if the
+   * repository is away; then the machines' new references go with all else, and the older ones stay, which are as good as they were.
+   */
+  async #sealedPoints(record: RunRecord): Promise<PointObject[]> {
+    try {
+      const repository = await Repository.open(record.repository, undefined, this.#options.access);
+      const points = await repository.points(ignoreDamage);
+      return points.filter(({ capture }) => capture?.run === record.id);
+    } catch {
+      return [];
+    }
+  }
+
   /** Points of the run that were about to be sealed. A sealed one is no longer pending, or is both and stays. */
   async #removePending(record: RunRecord): Promise<string[]> {
-    const repository = await Repository.open(record.repository);
+    const repository = await Repository.open(record.repository, undefined, this.#options.access);
     const removed: string[] = [];
     for (const id of await repository.listIds('pending')) {
       const point = await repository.readPending(id).catch(() => undefined);

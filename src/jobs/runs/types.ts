@@ -4,10 +4,12 @@
  */
 
 import type { Consistency } from '../../consistency.js';
-import type { CompressionOptions, TuningOptions } from '../../engine/options.js';
+import type { CompressionOptions, TuningOptions, UnusedOptions } from '../../engine/options.js';
 import type { FirnError } from '../../errors.js';
 import type { ConsistencyPolicy, HostInfo, Leftover, StepName, VmRef } from '../../hosts/host.js';
+import type { TrackingMode } from '../../hosts/tracking.js';
 import type { PointObject } from '../../repository/format/objects.js';
+import type { Access } from '../../repository/repository.js';
 import type { RetentionPolicy } from '../../repository/retention.js';
 import type { BackupSummary } from '../backup.js';
 import type { ForgetResult } from '../forget.js';
@@ -25,13 +27,16 @@ export interface PathMapping {
   to: string;
 }
 
-export interface VmBackupOptions extends CompressionOptions {
+/** `unused` is 'skip' when not given. */
+export interface VmBackupOptions extends CompressionOptions, UnusedOptions {
   /** Names or ids; undefined means every machine of the host. */
   vms: readonly string[] | undefined;
   consistency: ConsistencyPolicy;
   excludedDisks: readonly DiskExclusion[];
   freezeDeadlineMs: number;
   mergeDeadlineMs: number;
+  /** Whether the host is asked what changed since the last point. */
+  tracking: TrackingMode;
   /** How many batches are under way at once. */
   parallelVms: number;
   space: SpacePolicy;
@@ -62,6 +67,8 @@ export const VM_BACKUP_DEFAULTS = {
   consistency: { wanted: 'application', required: 'crash' },
   freezeDeadlineMs: 60_000,
   mergeDeadlineMs: 3_600_000,
+  tracking: 'auto',
+  unused: 'skip',
   parallelVms: 2,
   space: { minimumFreeBytes: 2 * 2 ** 30, churnPerHour: 0.05, windowMs: 3_600_000 },
 } as const satisfies Partial<VmBackupOptions>;
@@ -78,6 +85,8 @@ export type VmEvent =
       elapsedMs: number;
       error: FirnError;
     }
+  /** How the disks are about to be read: on top of a point or as a whole. */
+  | { type: 'reading'; vm: VmRef; disks: DiskReading[] }
   | { type: 'progress'; vm: VmRef; progress: Progress }
   /** Less than was wanted, and why; a disk left out; anything that a person must not miss. */
   | { type: 'warning'; vm: VmRef | undefined; message: string }
@@ -90,6 +99,15 @@ export interface StepTime {
   elapsedMs: number;
 }
 
+/** How a disk was read. */
+export interface DiskReading {
+  disk: string;
+  /** The point that it was read on top of, and what had changed since; absent if it was read as a whole. */
+  base?: { point: string; changedBytes: number };
+  /** Why it, or a part of it, was read as a whole; absent if nothing else was asked for. */
+  fullReason?: string;
+}
+
 /** What became of one machine. */
 export interface VmResult {
   vm: VmRef;
@@ -99,6 +117,8 @@ export interface VmResult {
   consistencyReason?: string;
   frozenMs?: number;
   summary?: BackupSummary;
+  /** Of each disk, once they are read. */
+  readings?: DiskReading[];
   steps: StepTime[];
   /** Why there is no point. */
   error?: FirnError;
@@ -152,6 +172,8 @@ export interface ReconcileOptions {
   /** Takes up a mark that this journal does not know: a run id. */
   run?: string;
   mergeDeadlineMs?: number;
+  /** How sealed repositories are opened. */
+  access?: Access;
   signal?: AbortSignal;
   onEvent?: (event: VmEvent) => void;
 }

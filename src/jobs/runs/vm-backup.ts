@@ -17,6 +17,7 @@ import { type FirnError, firnError } from '../../errors.js';
 import {
   type Capture,
   type CaptureOutcome,
+  type CaptureRequest,
   type Host,
   type HostInfo,
   markOf,
@@ -25,10 +26,10 @@ import {
   type VmRef,
 } from '../../hosts/host.js';
 import { newId } from '../../repository/format/names.js';
-import type { PointCapture } from '../../repository/format/objects.js';
+import type { PointCapture, PointObject } from '../../repository/format/objects.js';
 import type { Repository } from '../../repository/repository.js';
 import { parseTags } from '../../repository/tags.js';
-import { backupMachine, type DiskSource } from '../backup.js';
+import { backupMachine } from '../backup.js';
 import type { Claim } from './claim.js';
 import { stageConfiguration, unstageConfiguration } from './configuration.js';
 import type { Journal } from './journal.js';
@@ -37,7 +38,23 @@ import { reconcile } from './reconcile.js';
 import { applyRetention } from './retention.js';
 import { watchSpace } from './space-watch.js';
 import { asFirnError, JournaledSteps } from './steps.js';
-import type { VmBackupOptions, VmBackupResult, VmEvent, VmResult } from './types.js';
+import {
+  advanceOf,
+  type PlannedDisk,
+  planDisk,
+  plannedReadings,
+  type ReferencePoints,
+  readingsOf,
+  referencePoints,
+  trackingRequest,
+} from './tracking.js';
+import {
+  VM_BACKUP_DEFAULTS,
+  type VmBackupOptions,
+  type VmBackupResult,
+  type VmEvent,
+  type VmResult,
+} from './types.js';
 
 /**
  * Backs up machines. Resolves with what became of each, also if all failed; rejects for what kept the run from beginning: a machine that
@@ -68,7 +85,8 @@ export async function backupVms(
     job: options.job,
     vms,
   });
-  const vmRun = new VmRun({ repository, host, journal, options, run, info });
+  const points = await referencePoints(repository, options.tracking);
+  const vmRun = new VmRun({ repository, host, journal, options, run, info, points });
   const results = await vmRun.work(vms);
   finish(journal, claim, run, results, options.signal);
   const late = await applyRetention(repository, results, options);
@@ -123,6 +141,7 @@ interface VmRunContext {
   options: VmBackupOptions;
   run: string;
   info: HostInfo;
+  points: ReferencePoints;
 }
 
 class VmRun {
@@ -191,12 +210,16 @@ class VmRun {
 
   async #capture(batch: readonly Vm[]): Promise<CaptureOutcome[]> {
     const { host, options, run } = this.#context;
-    const requests = batch.map((vm) => ({
-      vm,
-      policy: options.consistency,
-      excludedDisks: this.#plans.get(vm.id)?.excluded ?? [],
-      freezeDeadlineMs: options.freezeDeadlineMs,
-    }));
+    const requests = batch.map((vm): CaptureRequest => {
+      const tracking = trackingRequest(options.tracking, this.#context, this.#pointsOf(vm));
+      return {
+        vm,
+        policy: options.consistency,
+        excludedDisks: this.#plans.get(vm.id)?.excluded ?? [],
+        freezeDeadlineMs: options.freezeDeadlineMs,
+        ...(tracking !== undefined && { tracking }),
+      };
+    });
     try {
       return await host.capture(requests, markOf(run), this.#steps);
     } catch (failure) {
@@ -215,8 +238,10 @@ class VmRun {
     if (capture.frozenMs !== undefined) result.frozenMs = capture.frozenMs;
     try {
       this.#judgeConsistency(capture, result);
-      const stored = await this.#backup(capture);
+      const disks = await this.#planReading(capture);
+      const stored = await this.#backup(capture, disks);
       result.summary = stored.summary;
+      result.readings = readingsOf(disks, stored.disks);
       if (stored.point === undefined) throw firnError('ERR_INTERNAL', 'A backup made no point');
       result.point = stored.point;
       journal.setVm(run, vm, 'sealed', stored.point.id);
@@ -238,18 +263,33 @@ class VmRun {
     this.#warn(vm, `reached ${consistency} consistency, not ${wanted}: ${reason}`);
   }
 
-  async #backup(capture: Capture) {
+  /** Where the frozen disks are read, and on top of what. */
+  async #planReading(capture: Capture): Promise<PlannedDisk[]> {
+    const { options } = this.#context;
+    const vm = refOf(capture.vm);
+    const disks: PlannedDisk[] = [];
+    for (const disk of capture.disks) {
+      const [top, ...parents] = disk.layers.map((layer) => mapPath(layer, options.map));
+      if (top === undefined) throw firnError('ERR_INTERNAL', `Disk ${disk.name} has no layers`);
+      const source = { path: top, parents, name: disk.name };
+      disks.push(
+        options.tracking === 'none'
+          ? source
+          : await planDisk(capture, disk, source, this.#pointsOf(vm)),
+      );
+    }
+    options.onEvent?.({ type: 'reading', vm, disks: plannedReadings(disks) });
+    return disks;
+  }
+
+  async #backup(capture: Capture, disks: readonly PlannedDisk[]) {
     const { repository, host, journal, options, run } = this.#context;
     const { vm } = capture;
     const files = capture.configuration.map((file) => mapPath(file, options.map));
-    const disks = capture.disks.map((disk): DiskSource => {
-      const [top, ...parents] = disk.layers.map((layer) => mapPath(layer, options.map));
-      if (top === undefined) throw firnError('ERR_INTERNAL', `Disk ${disk.name} has no layers`);
-      return { path: top, parents, name: disk.name };
-    });
     const configuration = await stageConfiguration(journal.folder, run, vm.id, files);
     const space = watchSpace(host, vm, options.space.minimumFreeBytes);
     const { tags, codec, level, tuning, onEvent } = options;
+    const { unused = VM_BACKUP_DEFAULTS.unused, dropGuestShadowCopies, keepPageFiles } = options;
     try {
       return await backupMachine(
         repository,
@@ -259,11 +299,15 @@ class VmRun {
           tags,
           codec,
           level,
+          unused,
+          dropGuestShadowCopies,
+          keepPageFiles,
           tuning: shareOf(tuning, options.parallelVms),
           signal: anySignal(options.signal, space.signal),
           onProgress: (progress) => onEvent?.({ type: 'progress', vm: refOf(vm), progress }),
         },
         {
+          guestFroze: capture.guestFroze === true,
           describe: () => this.#describe(capture),
           aroundRead: (read) =>
             this.#steps.run(vm, 'read', {}, (stop) => read(anySignal(stop, space.signal))),
@@ -277,7 +321,8 @@ class VmRun {
     }
   }
 
-  #describe({ vm, consistency, consistencyReason, method, frozenAt, frozenMs }: Capture) {
+  #describe(captured: Capture) {
+    const { vm, consistency, consistencyReason, method, frozenAt, frozenMs, reference } = captured;
     const { options, run, info } = this.#context;
     const capture: PointCapture = {
       run,
@@ -289,6 +334,9 @@ class VmRun {
       hostKind: info.kind,
       hostVersion: info.version,
       steps: this.#steps.times(vm),
+      ...(reference !== undefined && {
+        reference: { ...reference, disks: { ...reference.disks } },
+      }),
     };
     return { vm: refOf(vm), consistency, method, host: info.name, capture };
   }
@@ -296,8 +344,9 @@ class VmRun {
   /** Idempotent, so it may follow a capture that failed at any point. */
   async #release(vms: readonly VmRef[]): Promise<void> {
     const { host, options, journal, run } = this.#context;
+    const releases = vms.map((vm) => advanceOf(refOf(vm), this.#result(vm).point));
     const outcomes = await host
-      .release(vms, markOf(run), options.mergeDeadlineMs, this.#lastSteps)
+      .release(releases, markOf(run), options.mergeDeadlineMs, this.#lastSteps)
       .catch((failure: unknown) => vms.map((vm) => ({ vm, error: asFirnError(failure) })));
     for (const { vm, error } of outcomes) {
       const result = this.#result(vm);
@@ -332,6 +381,11 @@ class VmRun {
 
   #give(result: VmResult): void {
     this.#context.options.onEvent?.({ type: 'vm-done', result });
+  }
+
+  /** Those that the host may count from. */
+  #pointsOf(vm: VmRef): readonly PointObject[] {
+    return this.#context.points.get(vm.id) ?? [];
   }
 
   #warn(vm: VmRef, message: string): void {

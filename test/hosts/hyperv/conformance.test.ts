@@ -20,6 +20,7 @@ async function makeFixture(build: number): Promise<HostFixture> {
     host: async () => lane.host(),
     vms: [FIRST, SECOND],
     weakVm: WEAK,
+    ...(build >= BUILD.server2016 && { tracking: 'auto' as const }),
     isWriting: (vm) => makesHeadway(hypervisor.machine(vm)),
     chainDepth: async (vm) => hypervisor.depth(vm),
     userCheckpoint: async (vm) => {

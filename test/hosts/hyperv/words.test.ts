@@ -6,6 +6,7 @@ import type { Vm } from '../../../src/hosts/host.js';
 import { diagnose } from '../../../src/hosts/hyperv/doctor.js';
 import { importCommand, quote } from '../../../src/hosts/hyperv/import-command.js';
 import { uncPath } from '../../../src/hosts/hyperv/paths.js';
+import { explainRct, RCT_CODES } from '../../../src/hosts/hyperv/rct-codes.js';
 import type { Facts } from '../../../src/hosts/hyperv/replies.js';
 import { parseTarget, targetOfNode } from '../../../src/hosts/hyperv/spec.js';
 import { chooseVssCode, VSS_CODES } from '../../../src/hosts/hyperv/vss-codes.js';
@@ -133,6 +134,19 @@ describe('the table of VSS codes', () => {
   });
 });
 
+describe('the table of change tracking codes', () => {
+  test('says in a sentence why a disk is read as a whole, and for anything else what the host said', () => {
+    for (const [code, sentence] of Object.entries(RCT_CODES)) {
+      expect(code).toMatch(/^0xC03A00[0-9A-F]{2}$/);
+      expect(explainRct(`Fehler (${code.toLowerCase()})`)).toBe(
+        `${sentence} (${code.toLowerCase()})`,
+      );
+    }
+    expect(explainRct('Zeitüberschreitung')).toContain('Zeitüberschreitung');
+    expect(explainRct('0xC03A0001')).toContain('0xC03A0001');
+  });
+});
+
 describe('the doctor', () => {
   const vm: Vm = {
     id: '1',
@@ -157,6 +171,7 @@ describe('the doctor', () => {
     scsiControllers: 1,
     snapshotLocation: 'D:\\VMs',
     busy: undefined,
+    tracking: { version: '8.0', foreign: 1 },
   };
   const input = {
     info: { computer: 'HV01', caption: 'Windows Server 2012 R2', version: '6.3.9600', build: 9600 },
@@ -234,6 +249,15 @@ describe('the doctor', () => {
     // Without VSS sets neither controllers nor folders matter.
     const later = troubles({ facts, vms: [weak], vss: false });
     expect(later).toHaveLength(found.length - 2);
+  });
+
+  test('tells of machines that cannot be tracked where machines can', () => {
+    const facts = { ...input.facts, vms: [{ ...fact, tracking: { version: '5.0', foreign: 9 } }] };
+    expect(troubles({ facts })).toEqual([]);
+    const found = troubles({ facts, vss: false });
+    expect(found).toHaveLength(2);
+    expect(found[0]).toContain('has version 5.0');
+    expect(found[1]).toContain('9 reference points');
   });
 
   test('tells whose the left-overs are', () => {

@@ -135,6 +135,7 @@ export async function labHostFixture(): Promise<HostFixture> {
     host: async () => new LabHost(lab),
     vms: (await labStatus(lab)).vms.map((vm) => vm.name).sort((a) => (a === 'web' ? -1 : 1)),
     weakVm: 'agentless',
+    tracking: 'checkpoint',
     freezeDeadlineMs: 2000,
     isWriting: (vm) => isWriting(lab, vm),
     chainDepth: async (vm) =>

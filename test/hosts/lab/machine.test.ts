@@ -8,10 +8,13 @@ import fs, { cpSync, readdirSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { loadEngine } from '../../../src/engine/engine.js';
 import { Guest } from '../../../src/hosts/lab/guest.js';
 import { checkGuestImages } from '../../../src/hosts/lab/lab.js';
+import { findChanges, TRACKING_METHOD } from '../../../src/hosts/lab/lab-tracking.js';
 import { Machine } from '../../../src/hosts/lab/machine.js';
 import { layerPaths, markedFiles, readVmFile } from '../../../src/hosts/lab/vm-file.js';
+import { referenceName } from '../../../src/hosts/tracking.js';
 import { newMark } from '../../conformance/host.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { expectSound, MIB } from './images.js';
@@ -83,6 +86,34 @@ async function contentHolds(folder: string): Promise<number> {
   const verdict = await checkGuestImages(images);
   expect(verdict.problems).toEqual([]);
   return verdict.generation;
+}
+
+/** What a capture would be told now of each disk; the machine is left as it was. */
+async function changedSince(
+  folder: string,
+  reference: string,
+  disks: Readonly<Record<string, { linkage: string }>>,
+): Promise<[number, number][][]> {
+  const machine = Machine.open(folder);
+  try {
+    const made = await machine.checkpoint({ name: mark, kind: 'recovery' }, hold);
+    const since = [{ name: reference, method: TRACKING_METHOD, disks }];
+    const request = { mode: 'auto', name: '', since } as const;
+    const { changes } = findChanges(machine.vm, made, request);
+    const found: [number, number][][] = [];
+    for (const { name, layers } of made.disks) {
+      const answer = changes.get(name);
+      if (answer?.changes?.kind !== 'layers') throw new Error(`${name}: ${answer?.fullReason}`);
+      const { count, baseLinkage } = answer.changes;
+      const [top = '', ...parents] = layers;
+      const open = { parentFolders: [], parents, format: '' as const };
+      found.push((await loadEngine().layerChanges(top, open, count, baseLinkage)).ranges);
+    }
+    return found;
+  } finally {
+    await machine.merge(mark, never);
+    machine.close();
+  }
 }
 
 describe('a machine with two disks', () => {
@@ -186,6 +217,62 @@ describe('a machine with two disks', () => {
       expect(deaths).toBeGreaterThan(3);
     },
   );
+
+  test("a checkpoint whose keeping dies at any moment is the run's still, or is kept", async () => {
+    const reference = referenceName('0'.repeat(32), '1'.repeat(32));
+    const source = await prepared(async (machine) => {
+      await work(machine);
+      await machine.checkpoint({ name: mark, kind: 'recovery', reference }, hold);
+    });
+    const deaths = await everyDeath(
+      source,
+      (machine) => machine.keep(mark, reference),
+      async (folder, died) => {
+        const machine = Machine.open(folder);
+        const [{ name, kind } = { name: '', kind: '' }] = machine.vm.checkpoints;
+        expect([name, kind]).toEqual(
+          name === mark && died ? [mark, 'recovery'] : [reference, 'reference'],
+        );
+        expect(await machine.keep(mark, reference)).toBe(true);
+        expect(await machine.keep(mark, reference)).toBe(true);
+        machine.close();
+        expect(markedFiles(folder)).toEqual([]);
+      },
+      1,
+    );
+    expect(deaths).toBeGreaterThan(3);
+  });
+
+  test('a reference tells what changed through every death of a merge below it', async () => {
+    const [older, newer] = ['1', '2'].map((run) => referenceName('0'.repeat(32), run.repeat(32)));
+    if (older === undefined || newer === undefined) throw new Error('two names were made');
+    const linkages: Record<string, { linkage: string }> = {};
+    const source = await prepared(async (machine) => {
+      for (const reference of [older, newer]) {
+        await work(machine);
+        const made = await machine.checkpoint({ name: mark, kind: 'recovery', reference }, hold);
+        for (const { name, linkage } of made.disks) linkages[name] = { linkage };
+        await machine.keep(mark, reference);
+      }
+      await work(machine);
+    });
+    const before = await changedSince(source, newer, linkages);
+    expect(before.flat().length).toBeGreaterThan(0);
+    const deaths = await everyDeath(
+      source,
+      (machine) => machine.merge(older, never),
+      async (folder) => {
+        expect(await changedSince(folder, newer, linkages)).toEqual(before);
+        const machine = Machine.open(folder);
+        await machine.merge(older, never);
+        expect(machine.chains.map((chain) => chain.paths.length)).toEqual([2, 2]);
+        machine.close();
+        expect(await changedSince(folder, newer, linkages)).toEqual(before);
+      },
+      5,
+    );
+    expect(deaths).toBeGreaterThan(3);
+  });
 
   test('a checkpoint that fails for one disk is undone for all, and the guest goes on', async () => {
     const folder = await prepared(work);

@@ -1,11 +1,12 @@
 /**
  * A run in a process of its own that can be killed: captures or releases one machine with the compiled host, and tells each step on
  * standard output. `node child.mjs '{"root", "action", "mark", "dieAt"}'`; at "freeze:begun", "merge:done" and so on it kills itself, or
- * stands still with "stopAt". With "copyTo", a capture is followed by copies of the frozen disks into that folder, over and over.
+ * stands still with "stopAt". With "since", a capture tracks; with "copyTo", a capture is followed by copies of the frozen disks into that folder, over and over.
  */
 
 import path from 'node:path';
 import { QemuHost } from '../../../dist/hosts/qemu/qemu-host.js';
+import { referenceName } from '../../../dist/hosts/tracking.js';
 import { copyDisk } from '../../../dist/jobs/copy.js';
 
 const {
@@ -15,6 +16,7 @@ const {
   dieAt,
   stopAt,
   copyTo,
+  since,
   freezeDeadlineMs = 10_000,
 } = JSON.parse(process.argv[2]);
 
@@ -47,7 +49,18 @@ const host = new QemuHost(root);
 const vms = await host.listVms();
 if (action === 'capture') {
   const policy = { wanted: 'application', required: 'crash' };
-  const requests = vms.map((vm) => ({ vm, policy, excludedDisks: [], freezeDeadlineMs }));
+  const tracking = since && {
+    mode: 'auto',
+    name: referenceName('0'.repeat(32), mark.slice(-32)),
+    since,
+  };
+  const requests = vms.map((vm) => ({
+    vm,
+    policy,
+    excludedDisks: [],
+    freezeDeadlineMs,
+    tracking,
+  }));
   const outcomes = await host.capture(requests, mark, steps);
   const told = outcomes.map(({ error, capture }) => error?.message ?? capture.consistency);
   tell(`captured ${told}`);

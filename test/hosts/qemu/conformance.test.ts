@@ -31,6 +31,7 @@ async function makeFixture(): Promise<HostFixture> {
     host: async () => new QemuHost(root),
     vms: Object.keys(machines),
     weakVm: 'two',
+    tracking: 'auto',
     isWriting: (name) => machine(name).isWriting(),
     chainDepth: (name) => machine(name).chainDepth(),
     breakCaptures: (name) => occupy(machine(name)),

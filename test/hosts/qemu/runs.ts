@@ -67,6 +67,8 @@ export interface ChildRun {
   /** Where it stops as if by SIGSTOP, until it is sent SIGCONT. */
   stopAt?: string;
   freezeDeadlineMs?: number;
+  /** Tracks, and counts from these references. */
+  since?: readonly unknown[];
   /** Copies the captured disks into this folder until it is killed. */
   copyTo?: string;
 }

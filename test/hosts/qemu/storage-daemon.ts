@@ -81,7 +81,7 @@ export class StorageDaemon {
   /** Starts to write to each disk, endlessly. */
   async startWriting(): Promise<void> {
     for (const index of this.disks.keys()) {
-      const nbd = `nbd+unix:///disk${index}?socket=${path.join(this.folder, 'nbd.sock')}`;
+      const nbd = `nbd+unix:///disk${index}?socket=${encodeURIComponent(path.join(this.folder, 'nbd.sock'))}`;
       this.#writers.push(new Writer(nbd));
     }
     await waitFor(async () => this.#writers.every((writer) => writer.count > 0));
@@ -116,23 +116,23 @@ export class StorageDaemon {
 
   /** Writes to a disk once, through the daemon, and waits for it. */
   async write(pattern: number, offsetMib: number, mib: number, disk = 0): Promise<void> {
-    const nbd = `nbd+unix:///disk${disk}?socket=${path.join(this.folder, 'nbd.sock')}`;
+    const nbd = `nbd+unix:///disk${disk}?socket=${encodeURIComponent(path.join(this.folder, 'nbd.sock'))}`;
     const command = `write -P ${pattern} ${offsetMib}M ${mib}M`;
     await run('qemu-io', ['-f', 'raw', '-c', command, '-c', 'flush', nbd]);
   }
 
   /** What kill -9 does. */
   async kill(): Promise<void> {
-    await this.#stopWriting();
+    await this.stopWriting();
     await this.#end('SIGKILL');
   }
 
   async stop(): Promise<void> {
-    await this.#stopWriting();
+    await this.stopWriting();
     await this.#end('SIGTERM');
   }
 
-  async #stopWriting(): Promise<void> {
+  async stopWriting(): Promise<void> {
     await Promise.all(this.#writers.splice(0).map((writer) => writer.stop()));
   }
 

@@ -21,8 +21,8 @@ function Get-FirnText([string] $name) {
 # What is sent to the host; it must run on PowerShell 4.0. Read once in the life of this shell.
 function Get-FirnHostBlock {
     if ($global:FirnHostBlock) { return $global:FirnHostBlock }
-    $names = 'json.ps1', 'errors.ps1', 'common.ps1', 'inventory.ps1', 'claims.ps1', 'jobs.ps1', 'checkpoint.ps1', 'shadow.ps1',
-        'doctor.ps1', 'host.ps1'
+    $names = 'json.ps1', 'errors.ps1', 'common.ps1', 'inventory.ps1', 'claims.ps1', 'jobs.ps1', 'checkpoint.ps1',
+        'tracking.ps1', 'shadow.ps1', 'doctor.ps1', 'host.ps1'
     $texts = foreach ($name in $names) { Get-FirnText $name }
     $text = 'param([string] $request)' + "`n" + ($texts -join "`n") + "`n" + 'Invoke-FirnRequest $request'
     $global:FirnHostBlock = [scriptblock]::Create($text)

@@ -1,7 +1,6 @@
 # Windows Server 2016 and later: a recovery checkpoint for each machine, which freezes the guest as it is made.
 #
-# After a backup the checkpoint is destroyed. Whoever wants to keep a reference for change tracking converts it instead
-# (ConvertToReferencePoint); that would take the place of Stop-FirnCheckpoint and of nothing else.
+# After a backup the checkpoint is destroyed, unless it is kept as a reference point (tracking.ps1): then it was converted before.
 
 function Get-FirnService([string] $class) {
     return @(Get-CimInstance -Namespace $FirnVirtualization -ClassName $class)[0]
@@ -185,6 +184,10 @@ function Remove-FirnCheckpoint($p) {
     if ($claim -and (Find-FirnRunningJob $claim.job)) {
         return @{ state = 'pending'; reason = 'the checkpoint is still being made'; error = ''; events = $events }
     }
+    if ($claim -and (Find-FirnRunningJob $claim.keepJob)) {
+        return @{ state = 'pending'; reason = 'the checkpoint is being made a reference point'; error = ''; events = $events }
+    }
+    [void] (Save-FirnConversion $vm $claim)
     $own = Find-FirnOwnSettings $vm $p.mark $claim
     $busy = Get-FirnBusy $vm
     if ($own.Count -gt 0) {

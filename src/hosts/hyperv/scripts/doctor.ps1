@@ -38,7 +38,7 @@ function Get-FirnReplication($vm) {
 function Get-FirnVmFacts($vm) {
     return @{ id = "$($vm.Id)"; name = "$($vm.Name)"; checkpointType = "$($vm.CheckpointType)"
         replication = (Get-FirnReplication $vm); scsiControllers = @(Get-VMScsiController -VM $vm).Count
-        snapshotLocation = "$($vm.SnapshotFileLocation)"; busy = (Get-FirnBusy $vm)
+        snapshotLocation = "$($vm.SnapshotFileLocation)"; busy = (Get-FirnBusy $vm); tracking = (Get-FirnTrackingFacts $vm)
     }
 }
 

@@ -7,6 +7,11 @@ function Invoke-FirnOperation([string] $operation, $parameters) {
         'volumes' { return @{ volumes = (Get-FirnVolumes) } }
         'make-checkpoint' { return New-FirnCheckpoint $parameters }
         'end-checkpoint' { return Remove-FirnCheckpoint $parameters }
+        'find-reference' { return Find-FirnReference $parameters }
+        'get-changes' { return Get-FirnChanges $parameters }
+        'keep-reference' { return Convert-FirnCheckpoint $parameters }
+        'drop-reference' { return Remove-FirnReference $parameters }
+        'references' { return Get-FirnReferences $parameters }
         'drop-claim' { return Remove-FirnMovedClaim $parameters }
         'make-set' { return New-FirnSet $parameters }
         'end-set' { return Remove-FirnSet $parameters }

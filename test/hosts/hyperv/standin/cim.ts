@@ -15,6 +15,14 @@ import {
   makeCheckpoint,
   STATUS,
 } from './machines.js';
+import {
+  changesOf,
+  endPoint,
+  makePoint,
+  pointOf,
+  type ReferencePoint,
+  storagesOf,
+} from './tracking.js';
 
 type Values = Record<string, unknown>;
 
@@ -25,6 +33,7 @@ export interface Job {
   description: string;
   errors: string[];
   result?: Checkpoint | undefined;
+  point?: ReferencePoint | undefined;
   machine: Machine;
 }
 
@@ -79,10 +88,19 @@ export class Cim {
           settingsOf(machine),
           ...machine.checkpoints.map((checkpoint) => checkpointOf(machine, checkpoint)),
         ]);
+      case 'Msvm_StorageAllocationSettingData':
+        return machines.flatMap(storagesOf);
+      case 'Msvm_VirtualSystemReferencePoint':
+        if (this.#hypervisor.build < 14393) throw new Error(`Ungültige Klasse ${className}`);
+        return machines.flatMap((machine) =>
+          machine.points.map((point) => pointOf(machine, point)),
+        );
       case 'Msvm_ConcreteJob':
         return [...this.jobs.values()].map(jobOf);
       case 'Msvm_VirtualSystemSnapshotService':
       case 'Msvm_VirtualSystemManagementService':
+      case 'Msvm_VirtualSystemReferencePointService':
+      case 'Msvm_ImageManagementService':
         return [{ StandinReference: `service:${className}` }];
       default:
         throw new Error(`Ungültige Klasse ${className}`);
@@ -109,9 +127,12 @@ export class Cim {
     return { CimClassProperties: this.#snapshotProperties().map((Name) => ({ Name })) };
   }
 
-  associated(reference: string): Values[] {
+  associated(reference: string, resultClass: string): Values[] {
     const [kind, id = ''] = splitReference(reference);
     const job = kind === 'job' ? this.jobs.get(id) : undefined;
+    if (resultClass === 'Msvm_VirtualSystemReferencePoint') {
+      return job?.point === undefined ? [] : [pointOf(job.machine, job.point)];
+    }
     return job?.result === undefined ? [] : [checkpointOf(job.machine, job.result)];
   }
 
@@ -127,6 +148,12 @@ export class Cim {
         return this.#createSnapshot(parameters);
       case 'DestroySnapshot':
         return this.#destroySnapshot(parameters);
+      case 'ConvertToReferencePoint':
+        return this.#convert(parameters);
+      case 'DestroyReferencePoint':
+        return this.#destroyPoint(parameters);
+      case 'GetVirtualDiskChanges':
+        return this.#changes(parameters);
       case 'ModifySystemSettings':
         return this.#rename(parameters);
       default:
@@ -207,6 +234,57 @@ export class Cim {
     });
   }
 
+  /** The job ends when the reference point is there; the merge goes on after it. */
+  #convert({ AffectedSnapshot }: Values): Values {
+    const found = this.#hypervisor.checkpointOf(AffectedSnapshot);
+    if (found?.checkpoint.type !== 'Recovery') return { ReturnValue: 4 };
+    const { machine, checkpoint } = found;
+    if (machine.status !== undefined) return { ReturnValue: 5 };
+    if (Number.parseInt(machine.version, 10) < 8) return { ReturnValue: 1 };
+    const { faults, jobMs } = this.#hypervisor;
+    this.#hypervisor.converted.push(checkpoint.name);
+    return this.#start(machine, async (job) => {
+      machine.status = STATUS.deleting;
+      await sleep(jobMs);
+      if (faults.convertFails === machine.name) {
+        machine.status = undefined;
+        fail(job, 'Die Konvertierung ist fehlgeschlagen (0x80070020).');
+        return;
+      }
+      const point = makePoint(machine);
+      if (faults.convertForgets !== true) job.point = point;
+      await endCheckpoint(machine, checkpoint, async () => {
+        job.state = 7;
+        await sleep(jobMs);
+        while (faults.mergeStalls === machine.name) await sleep(10);
+      });
+    });
+  }
+
+  #destroyPoint({ AffectedReferencePoint }: Values): Values {
+    const found = this.#hypervisor.pointOf(AffectedReferencePoint);
+    if (found === undefined) return { ReturnValue: 32773 };
+    if (found.machine.status !== undefined) return { ReturnValue: 32775 };
+    return this.#start(found.machine, async (job) => {
+      await sleep(this.#hypervisor.jobMs);
+      endPoint(found.machine, found.point);
+      job.state = 7;
+    });
+  }
+
+  #changes(parameters: Values): Values {
+    const { machines, faults } = this.#hypervisor;
+    const known = ['Path', 'LimitId', 'TargetSnapshotId', 'ByteOffset', 'ByteLength'];
+    if (Object.keys(parameters).some((name) => !known.includes(name))) {
+      return { ReturnValue: 32773 };
+    }
+    const [machine] = machines;
+    const disks = machines.flatMap((each) => each.disks);
+    const answer = faults.changesFail ?? changesOf(disks, parameters);
+    if (typeof answer !== 'string' || machine === undefined) return answer as Values;
+    return this.#start(machine, async (job) => fail(job, answer));
+  }
+
   #rename({ SystemSettings }: Values): Values {
     const settings = parseInstance(SystemSettings, 'Msvm_VirtualSystemSettingData');
     const instance = settings?.get('InstanceID') ?? '';
@@ -248,6 +326,12 @@ export class Cim {
       }),
     );
   }
+}
+
+function fail(job: Job, text: string): void {
+  job.errors = [text];
+  job.errorCode = 32768;
+  job.state = 10;
 }
 
 function splitReference(reference: string): [string, string] {

@@ -23,6 +23,7 @@ import {
   makeMachine,
 } from './machines.js';
 import { Shadows } from './shadows.js';
+import type { ReferencePoint } from './tracking.js';
 
 export interface StandinVolume {
   /** Ends with a separator. */
@@ -37,6 +38,12 @@ export interface Faults {
   jobWarns?: string | undefined;
   mergeStalls?: string | undefined;
   mergeFails?: string | undefined;
+  /** Converting its checkpoints fails. */
+  convertFails?: string | undefined;
+  /** The job of a conversion tells nobody what it made: as if it were looked for after its object is gone. */
+  convertForgets?: boolean;
+  /** Asking what changed fails with this text. */
+  changesFail?: string | undefined;
   renameFails?: boolean;
   slowJobMs?: number | undefined;
   /** The next sets fail with these codes. */
@@ -76,6 +83,7 @@ export class Hypervisor {
   /** What happened, for tests to look at. */
   readonly asked: { vm: string; level: number; settings: Record<string, string> }[] = [];
   readonly destroyed: string[] = [];
+  readonly converted: string[] = [];
   readonly sets: { writers: boolean; vms: string[] }[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -196,6 +204,15 @@ export class Hypervisor {
     return undefined;
   }
 
+  pointOf(argument: unknown): { machine: Machine; point: ReferencePoint } | undefined {
+    const id = /^point:(.+)$/.exec(referenceOf(argument))?.[1];
+    for (const machine of this.machines) {
+      const point = machine.points.find((candidate) => candidate.id === id);
+      if (point !== undefined) return { machine, point };
+    }
+    return undefined;
+  }
+
   #accept(socket: Socket): void {
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
@@ -261,7 +278,7 @@ export class Hypervisor {
       case 'Get-CimClass':
         return [this.cim.classOf(String(given.ClassName))];
       case 'Get-CimAssociatedInstance':
-        return this.cim.associated(referenceOf(given.InputObject));
+        return this.cim.associated(referenceOf(given.InputObject), String(given.ResultClassName));
       case 'Invoke-CimMethod':
         return [
           this.cim.invoke(
@@ -286,7 +303,7 @@ export class Hypervisor {
     }
   }
 
-  #vm({ id, name, state, folder, checkpointType }: Machine): Record<string, unknown> {
+  #vm({ id, name, state, folder, checkpointType, version }: Machine): Record<string, unknown> {
     return {
       StandinReference: `vm:${id}`,
       Id: id,
@@ -297,6 +314,7 @@ export class Hypervisor {
       SnapshotFileLocation: folder,
       SmartPagingFilePath: folder,
       CheckpointType: checkpointType,
+      Version: version,
     };
   }
 

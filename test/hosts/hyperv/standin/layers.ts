@@ -27,13 +27,15 @@ export interface StandinDisk {
   name: string;
   id: string;
   chain: Layer[];
+  /** By tracking id, what was merged into the disk's layers since. */
+  trackings: Map<string, (readonly [offset: number, length: number])[]>;
 }
 
 export async function makeDisk(name: string, base: string, seed: number): Promise<StandinDisk> {
   const pages: Pages = new Map();
   for (let page = 0; page < 40; page += 1)
     pages.set(page * 7 + seed, ((page * 13 + seed) % 255) + 1);
-  const disk = { name, id: randomUUID(), chain: [{ path: base, pages }] };
+  const disk = { name, id: randomUUID(), chain: [{ path: base, pages }], trackings: new Map() };
   await writeLayer(disk, 0);
   return disk;
 }
@@ -70,11 +72,21 @@ export async function mergeAbove(disk: StandinDisk, frozen: Layer): Promise<void
   const index = disk.chain.indexOf(frozen);
   const child = disk.chain[index + 1];
   if (index < 0 || child === undefined) return;
+  const ranges = await rangesOf(child, frozen);
+  for (const written of disk.trackings.values()) written.push(...ranges);
   for (const [page, value] of child.pages) frozen.pages.set(page, value);
   disk.chain.splice(index + 1, 1);
   // What was above has a parent of another content now.
   for (let each = index; each < disk.chain.length; each += 1) await writeLayer(disk, each);
   await rm(child.path);
+}
+
+/** What a layer's file holds of its own. */
+async function rangesOf(layer: Layer, below: Layer) {
+  const open = { parentFolders: [path.dirname(layer.path)], parents: [], format: '' as const };
+  const engine = loadEngine();
+  const base = (await engine.inspectDisk(below.path, open)).layers[0]?.dataWriteGuid ?? '';
+  return (await engine.layerChanges(layer.path, open, 1, base)).ranges;
 }
 
 /** Writes a layer that is no part of the disk: a child of the file `parent` with `pages`. */

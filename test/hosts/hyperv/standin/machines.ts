@@ -12,6 +12,7 @@ import {
   type Pages,
   type StandinDisk,
 } from './layers.js';
+import type { ReferencePoint } from './tracking.js';
 
 export type Guest = 'windows' | 'linux' | 'none';
 
@@ -42,6 +43,9 @@ export interface Machine {
   folder: string;
   disks: StandinDisk[];
   checkpoints: Checkpoint[];
+  points: ReferencePoint[];
+  /** Of the configuration. */
+  version: string;
   /** The second of Msvm_ComputerSystem.OperationalStatus. */
   status: number | undefined;
   generation: number;
@@ -78,6 +82,8 @@ export async function makeMachine(
     folder: home,
     disks: made,
     checkpoints: [],
+    points: [],
+    version: configurationExtensions.includes('.vmcx') ? '8.0' : '5.0',
     status: undefined,
     generation: 0,
     configuration: [],
