@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/bytes.h"
@@ -108,18 +109,27 @@ class GroupWalk {
   uint64_t free_clusters_ = 0;
 };
 
-const char* NameOf(const Ext4Super& super) {
+// As the superblock has it before anything is checked, so that a refusal says of what.
+Result<std::string> ReadName(const VolumeReader& volume) {
+  FIRN_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes,
+                        volume.Read(ext4::kSuperblockAt, ext4::kSuperblockBytes));
+  Ext4Super super;
+  super.compat = LoadLe<uint32_t>(&bytes[ext4::superblock::kCompat]);
+  super.incompat = LoadLe<uint32_t>(&bytes[ext4::superblock::kIncompat]);
+  super.read_only_compat = LoadLe<uint32_t>(&bytes[ext4::superblock::kReadOnlyCompat]);
   const uint32_t only_ext4 =
       ext4::incompat::kExtents | ext4::incompat::k64Bit | ext4::incompat::kFlexBg;
-  if ((super.incompat & only_ext4) != 0 || super.HasDescriptorChecksums()) return "ext4";
-  return (super.compat & ext4::compat::kHasJournal) != 0 ? "ext3" : "ext2";
+  if ((super.incompat & only_ext4) != 0 || super.HasDescriptorChecksums()) {
+    return std::string("ext4");
+  }
+  return std::string((super.compat & ext4::compat::kHasJournal) != 0 ? "ext3" : "ext2");
 }
 
 }  // namespace
 
 Result<VolumeUse> FindUsedInExt4(const VolumeReader& volume, SkipList* skip, std::string* name) {
+  FIRN_ASSIGN_OR_RETURN(*name, ReadName(volume));
   FIRN_ASSIGN_OR_RETURN(const Ext4Layout layout, ReadExt4Layout(volume));
-  *name = NameOf(layout.super);
   FIRN_RETURN_IF_ERROR(CheckExt4JournalIsEmpty(volume, layout));
   GroupWalk walk(volume, layout, skip);
   FIRN_RETURN_IF_ERROR(walk.Run());

@@ -15,7 +15,7 @@
 namespace firn {
 
 // Appends what is free, in bytes of the disk; what was appended before a Keep is not to be used.
-// Sets `name` to "ext2", "ext3" or "ext4" as soon as that is known.
+// Sets `name` to "ext2", "ext3" or "ext4", by its features, also where it is kept whole.
 Result<VolumeUse> FindUsedInExt4(const VolumeReader& volume, SkipList* skip, std::string* name);
 
 }  // namespace firn

@@ -25,6 +25,7 @@ class Finder {
   Finder(const Disk& disk, const UsedOptions& options) : disk_(disk), options_(options) {
     budget_.left = ReadBudgetFor(disk.size());
     budget_.cancelled = options.cancelled;
+    budget_.counter = options.read_bytes;
     map_.disk_bytes = disk.size();
   }
 
@@ -41,13 +42,16 @@ class Finder {
     }
     map_.table = SchemeName(table->scheme);
     for (const Partition& partition : table->partitions) FIRN_RETURN_IF_ERROR(Visit(partition));
-    WithdrawIfHibernated();
     for (size_t i = 0; i < skipped_.size(); ++i) {
       for (const ByteRange& range : skipped_[i]) map_.partitions[i].skipped_bytes += range.length();
       map_.skipped_bytes += map_.partitions[i].skipped_bytes;
       map_.skipped.insert(map_.skipped.end(), skipped_[i].begin(), skipped_[i].end());
     }
     map_.read_bytes = budget_.used;
+    if (IsHibernated(map_)) {
+      Withdraw(&map_, keep::kHibernated,
+               "another volume of this disk holds the image of a hibernated machine");
+    }
     return std::move(map_);
   }
 
@@ -103,22 +107,6 @@ class Finder {
     return Keep(keep::kUnknownFileSystem, "no file system is known by what it begins with");
   }
 
-  // A hibernated Windows has all of its volumes mounted, not only the one with its image.
-  void WithdrawIfHibernated() {
-    const auto is_hibernated = [](const UsedPartition& partition) {
-      return partition.reason_code == keep::kHibernated;
-    };
-    if (std::ranges::none_of(map_.partitions, is_hibernated)) return;
-    for (size_t i = 0; i < map_.partitions.size(); ++i) {
-      UsedPartition& partition = map_.partitions[i];
-      if (!partition.reason_code.empty()) continue;
-      partition.reason_code = keep::kHibernated;
-      partition.reason = "another volume of this disk holds the image of a hibernated machine";
-      partition.used_bytes = partition.page_file_bytes = 0;
-      skipped_[i].clear();
-    }
-  }
-
   const Disk& disk_;
   const UsedOptions& options_;
   ReadBudget budget_;
@@ -131,6 +119,24 @@ class Finder {
 
 Result<UsedMap> FindUsed(const Disk& disk, const UsedOptions& options) {
   return Finder(disk, options).Run();
+}
+
+bool IsHibernated(const UsedMap& map) {
+  return std::ranges::any_of(map.partitions, [](const UsedPartition& partition) {
+    return partition.reason_code == keep::kHibernated;
+  });
+}
+
+void Withdraw(UsedMap* map, const std::string& code, const std::string& reason) {
+  for (UsedPartition& partition : map->partitions) {
+    if (!partition.reason_code.empty()) continue;
+    partition.reason_code = code;
+    partition.reason = reason;
+    partition.used_bytes = partition.skipped_bytes = partition.page_file_bytes = 0;
+  }
+  map->skipped.clear();
+  map->skipped.shrink_to_fit();
+  map->skipped_bytes = map->dropped_bytes = 0;
 }
 
 }  // namespace firn

@@ -27,6 +27,10 @@
 
 namespace firn {
 
+// Goes up whenever the same disk and options may give another map, so that who looks at a disk
+// again knows whether that can show the same.
+inline constexpr uint32_t kUsedRules = 1;
+
 struct UsedOptions {
   // The guest froze its file systems for this very disk (guest VSS or fsfreeze succeeded). Without
   // it a file system is believed only if it was unmounted cleanly. (ext4 says so itself in either
@@ -43,6 +47,8 @@ struct UsedOptions {
   uint64_t max_ranges = uint64_t{4} << 20;
   // Where set and true, FindUsed returns kAborted soon.
   const std::atomic<bool>* cancelled = nullptr;
+  // Where set, grows with UsedMap::read_bytes while FindUsed is at work.
+  std::atomic<uint64_t>* read_bytes = nullptr;
 };
 
 // What became of one partition, or of a whole disk without a partition table.
@@ -77,6 +83,14 @@ struct UsedMap {
 
 // Fails only where the disk can't be read, or with kAborted.
 Result<UsedMap> FindUsed(const Disk& disk, const UsedOptions& options);
+
+// Whether a partition holds, or may hold, the image of a hibernated machine. Such a machine has all
+// volumes of all its disks mounted: nothing of any of them may be skipped.
+bool IsHibernated(const UsedMap& map);
+
+// Nothing is skipped any more: each partition that was believed has this reason instead.
+// REQUIRES: code is one of UsedPartition's.
+void Withdraw(UsedMap* map, const std::string& code, const std::string& reason);
 
 }  // namespace firn
 

@@ -21,6 +21,8 @@ class UsedDisk final : public Disk {
   UsedDisk(std::unique_ptr<Disk> disk, std::vector<ByteRange> skipped)
       : disk_(std::move(disk)), skipped_(std::move(skipped)) {}
 
+  const std::vector<ByteRange>& skipped() const { return skipped_; }
+
   const DiskIdentity& identity() const override { return disk_->identity(); }
   const std::vector<LayerInfo>& layers() const override { return disk_->layers(); }
   Status Map(uint64_t offset, uint64_t length, std::vector<Extent>* extents) const override;

@@ -19,6 +19,9 @@ Status VolumeReader::Read(uint64_t offset, std::span<uint8_t> out) const {
   }
   budget_->left -= out.size();
   budget_->used += out.size();
+  if (budget_->counter != nullptr) {
+    budget_->counter->fetch_add(out.size(), std::memory_order_relaxed);
+  }
   Status status = disk_.Read(range_.begin + offset, out);
   // A disk's own kUnsupported is no verdict on the volume.
   if (IsKeep(status)) return Status::Error(Code::kRead, status.message()).At(status.path());

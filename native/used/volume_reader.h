@@ -46,6 +46,7 @@ struct ReadBudget {
   uint64_t left = 0;
   uint64_t used = 0;
   const std::atomic<bool>* cancelled = nullptr;
+  std::atomic<uint64_t>* counter = nullptr;  // where set, grows with `used`
 };
 
 class VolumeReader {
