@@ -41,10 +41,11 @@ Key Blake3DeriveKey(const char* context, const Key& key) {
   return Finish(&hasher, key);
 }
 
-RepositoryKeys::RepositoryKeys(const Key& id_key)
+RepositoryKeys::RepositoryKeys(const Key& id_key, std::shared_ptr<const SealKeys> sealing)
     : chunk(id_key),
       map(Blake3DeriveKey("firn 2026-11 map id", id_key)),
       object(Blake3DeriveKey("firn 2026-11 object id", id_key)),
-      cut_seed(LoadLe<uint64_t>(Blake3DeriveKey("firn 2026-11 cut seed", id_key).data())) {}
+      cut_seed(LoadLe<uint64_t>(Blake3DeriveKey("firn 2026-11 cut seed", id_key).data())),
+      seal(std::move(sealing)) {}
 
 }  // namespace firn

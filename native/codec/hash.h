@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "core/bytes.h"
@@ -19,14 +20,18 @@ Id Blake3(std::span<const uint8_t> bytes);
 Id Blake3Keyed(const Key& key, std::span<const uint8_t> bytes);
 Key Blake3DeriveKey(const char* context, const Key& key);
 
-// What a repository's id key makes of itself.
-struct RepositoryKeys {
-  explicit RepositoryKeys(const Key& id_key);
+class SealKeys;
 
-  Key chunk;          // ids of chunks
-  Key map;            // ids of map objects
-  Key object;         // ids of object files
-  uint64_t cut_seed;  // of the chunker's page hash
+// What a repository's id key makes of itself, and in a sealed repository the keys that records are
+// sealed with.
+struct RepositoryKeys {
+  explicit RepositoryKeys(const Key& id_key, std::shared_ptr<const SealKeys> seal = nullptr);
+
+  Key chunk;                             // ids of chunks
+  Key map;                               // ids of map objects
+  Key object;                            // ids of object files
+  uint64_t cut_seed;                     // of the chunker's page hash
+  std::shared_ptr<const SealKeys> seal;  // null: records are not sealed
 };
 
 }  // namespace firn

@@ -8,6 +8,7 @@
 #include <lz4.h>
 #include <zstd.h>
 
+#include "codec/seal.h"
 #include "core/crc32c.h"
 
 namespace firn {
@@ -81,9 +82,9 @@ Result<RecordHeader> RecordHeader::Decode(const uint8_t* bytes) {
   if (!known || header.raw_length > kRecordContentMax || header.stored_length > kRecordContentMax) {
     return Corrupt("a record's header holds values that no record has");
   }
-  if (header.flags != 0 || header.nonce != 0) {
-    return Status::Error(Code::kUnsupported, "a sealed record: this version has no key for it");
-  }
+  const bool fits = header.is_sealed() ? header.stored_length >= Aes256Gcm::kTagBytes
+                                       : header.flags == 0 && header.nonce == 0;
+  if (!fits) return Corrupt("a record's header holds values that no record has");
   return header;
 }
 
@@ -91,7 +92,7 @@ uint32_t RecordBytesMax(uint32_t raw_length) {
   const uint32_t lz4 =
       kLz4PrefixBytes + static_cast<uint32_t>(LZ4_compressBound(static_cast<int>(raw_length)));
   const auto zstd = static_cast<uint32_t>(ZSTD_compressBound(raw_length));
-  return kRecordHeaderBytes + std::max(lz4, zstd);
+  return kRecordHeaderBytes + std::max(lz4, zstd) + uint32_t{Aes256Gcm::kTagBytes};
 }
 
 struct RecordEncoder::Contexts {
@@ -161,22 +162,41 @@ RecordHeader RecordEncoder::Encode(RecordClass record_class, const Id& id,
 }
 
 struct RecordDecoder::Contexts {
-  ZSTD_DCtx* zstd = nullptr;
+  explicit Contexts(const RepositoryKeys& keys) : opener(keys.seal) {}
   ~Contexts() { ZSTD_freeDCtx(zstd); }
+
+  ZSTD_DCtx* zstd = nullptr;
+  RecordOpener opener;
+  std::vector<uint8_t> opened;
 };
 
 RecordDecoder::RecordDecoder(const RepositoryKeys& keys)
-    : keys_(keys), contexts_(std::make_unique<Contexts>()) {}
+    : keys_(keys), contexts_(std::make_unique<Contexts>(keys)) {}
 RecordDecoder::~RecordDecoder() = default;
 
 Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t> stored,
-                             std::span<uint8_t> out) {
+                             std::span<uint8_t> out, const RecordWriter& writer) {
   if (stored.size() != header.stored_length || out.size() != header.raw_length) {
     return Corrupt("a record's lengths do not agree");
   }
   if (Crc32c(stored) != header.stored_crc) {
     return Corrupt("a record's bytes do not match their checksum");
   }
+  if (keys_.seal != nullptr) {
+    FIRN_RETURN_IF_ERROR(contexts_->opener.Open(header, stored, writer, &contexts_->opened));
+    stored = contexts_->opened;
+  } else if (header.is_sealed()) {
+    return Status::Error(Code::kKeyRequired, "a sealed record in a repository that is not sealed");
+  }
+  FIRN_RETURN_IF_ERROR(Decompress(header, stored, out));
+  if (Blake3Keyed(KeyOf(keys_, header.record_class), out) != header.id) {
+    return Corrupt("content does not match its id");
+  }
+  return Status::Ok();
+}
+
+Status RecordDecoder::Decompress(const RecordHeader& header, std::span<const uint8_t> stored,
+                                 std::span<uint8_t> out) {
   switch (header.codec) {
     case Codec::kRaw:
       if (stored.size() != out.size()) return Corrupt("a record's lengths do not agree");
@@ -208,9 +228,6 @@ Status RecordDecoder::Decode(const RecordHeader& header, std::span<const uint8_t
       }
       break;
     }
-  }
-  if (Blake3Keyed(KeyOf(keys_, header.record_class), out) != header.id) {
-    return Corrupt("content does not match its id");
   }
   return Status::Ok();
 }

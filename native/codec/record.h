@@ -1,5 +1,7 @@
 // Records: how content stands in a pack. docs/repository-format.md section 2.
 //
+// Sealed records are encrypted: codec/seal.h makes them of what is encoded here.
+//
 // A RecordEncoder and a RecordDecoder each hold one compression context; they belong to one thread.
 // Decoding trusts nothing: header CRC, stored CRC, lengths and at last the id are checked before
 // the content is handed out.
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "codec/hash.h"
+#include "codec/seal_keys.h"
 #include "core/bytes.h"
 #include "core/status.h"
 
@@ -21,6 +24,8 @@ enum class RecordClass : uint8_t { kChunk = 1, kMap = 2, kObject = 3 };
 enum class Codec : uint8_t { kRaw = 0, kLz4 = 1, kZstd = 2 };
 
 inline constexpr uint32_t kRecordHeaderBytes = 64;
+// A flag: the stored bytes are encrypted, and 16 bytes longer for it.
+inline constexpr uint8_t kRecordSealed = 1;
 inline constexpr uint32_t kRecordContentMax = 8 * 1024 * 1024 + 64 * 1024;
 
 struct RecordHeader {
@@ -30,8 +35,10 @@ struct RecordHeader {
   uint32_t raw_length = 0;
   uint32_t stored_length = 0;
   Id id{};
-  uint64_t nonce = 0;
+  uint64_t nonce = 0;  // 0 unless sealed
   uint32_t stored_crc = 0;
+
+  bool is_sealed() const { return flags == kRecordSealed; }
 
   void Encode(uint8_t* out) const;  // kRecordHeaderBytes
   // kCorruptChunk unless all of the header is as the format demands. REQUIRES: kRecordHeaderBytes
@@ -44,7 +51,7 @@ struct CompressionOptions {
   int level = 2;  // zstd level, or LZ4 acceleration
 };
 
-// Bytes that a record of `raw_length` may take at most, header included.
+// Bytes that a record of `raw_length` may take at most, header and seal included.
 uint32_t RecordBytesMax(uint32_t raw_length);
 
 class RecordEncoder {
@@ -71,13 +78,17 @@ class RecordDecoder {
   explicit RecordDecoder(const RepositoryKeys& keys);
   ~RecordDecoder();
 
-  // Decompresses `stored` into `out` (raw_length bytes) and checks CRC and id. kCorruptChunk on any
-  // doubt.
-  Status Decode(const RecordHeader& header, std::span<const uint8_t> stored,
-                std::span<uint8_t> out);
+  // Opens and decompresses `stored` into `out` (raw_length bytes) and checks CRC and id. `writer`
+  // is whose pack it is in; it means nothing for records that are not sealed. kCorruptChunk on any
+  // doubt; in a sealed repository kTampered if it is not what the writer sealed, kKeyWriteOnly and
+  // kKeyRequired if the keys can't tell.
+  Status Decode(const RecordHeader& header, std::span<const uint8_t> stored, std::span<uint8_t> out,
+                const RecordWriter& writer = {});
 
  private:
   struct Contexts;
+  Status Decompress(const RecordHeader& header, std::span<const uint8_t> stored,
+                    std::span<uint8_t> out);
   const RepositoryKeys keys_;
   const std::unique_ptr<Contexts> contexts_;
 };

@@ -244,9 +244,10 @@ TEST_F(RecordTest, HostileHeadersAreRefused) {
   EXPECT_EQ(code_with(5, 0, 1), Code::kCorruptChunk);
   EXPECT_EQ(code_with(5, 4, 1), Code::kCorruptChunk);
   EXPECT_EQ(code_with(6, 3, 1), Code::kCorruptChunk);
-  EXPECT_EQ(code_with(7, 1, 1), Code::kUnsupported);
-  EXPECT_EQ(code_with(7, 0x80, 1), Code::kUnsupported);
-  EXPECT_EQ(code_with(48, 1, 1), Code::kUnsupported);
+  EXPECT_EQ(code_with(7, 1, 1), Code::kOk);  // sealed
+  EXPECT_EQ(code_with(7, 2, 1), Code::kCorruptChunk);
+  EXPECT_EQ(code_with(7, 0x80, 1), Code::kCorruptChunk);
+  EXPECT_EQ(code_with(48, 1, 1), Code::kCorruptChunk);
   EXPECT_EQ(code_with(8, kRecordContentMax + 1, 4), Code::kCorruptChunk);
   EXPECT_EQ(code_with(12, kRecordContentMax + 1, 4), Code::kCorruptChunk);
   EXPECT_EQ(code_with(12, 0xFFFFFFFF, 4), Code::kCorruptChunk);

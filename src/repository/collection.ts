@@ -15,7 +15,7 @@ import { throwIfAborted } from '../engine/engine.js';
 import { firnError, isFirnError } from '../errors.js';
 import { mayHaveMoved } from './commit.js';
 import { packFile } from './format/names.js';
-import type { PointObject } from './format/objects.js';
+import type { DamageObject, PointObject } from './format/objects.js';
 import type { Repository } from './repository.js';
 
 const ROUNDS_MAX = 5;
@@ -27,7 +27,7 @@ const SMALL_PACK_BYTES = 16 * 2 ** 20;
 const SMALL_PACKS_MAX = 16;
 /** Index runs whose entries are as many to within a factor of four are a tier; so many of a tier are merged. */
 const TIER_RUNS_MAX = 8;
-const TIER_ENTRIES_MAX = 2 ** 19;
+const TIER_ENTRIES_MAX = 2 ** 22;
 const DELETES_AT_ONCE = 8;
 
 /** Everything as it was listed, in the protocol's order. */
@@ -39,6 +39,8 @@ export interface CollectionView {
   readonly points: readonly PointObject[];
   readonly indexRuns: readonly string[];
   readonly packs: readonly string[];
+  /** Copies that were found damaged: they are no reason to delete another. */
+  readonly damage: readonly DamageObject[];
 }
 
 export interface MarkRequest {
@@ -268,7 +270,7 @@ function overtaken() {
   );
 }
 
-/** The protocol's order: condemned sets, points, index runs, packs last. */
+/** The protocol's order: condemned sets, points, index runs, packs, and what is known of damage last. */
 async function lookAround(repository: Repository): Promise<CollectionView> {
   const generation = await repository.generation();
   const sets = new Map<string, string[]>();
@@ -284,7 +286,8 @@ async function lookAround(repository: Repository): Promise<CollectionView> {
   const points = await repository.points();
   const indexRuns = await repository.indexRuns();
   const packs = await repository.packs();
-  return { generation, sets, pending, points, indexRuns, packs };
+  const damage = await repository.knownDamage();
+  return { generation, sets, pending, points, indexRuns, packs, damage };
 }
 
 async function unlessGone(read: Promise<PointObject>): Promise<PointObject | undefined> {
@@ -319,16 +322,22 @@ interface Plan {
 }
 
 /**
- * Step 2. Victims are packs that are wasteful, packs that no index run names, and packs that another collector has condemned; small packs
- * when there are many. Those that cost least to be rid of come first.
+ * Step 2. Victims are packs that are wasteful, packs that no index run names, packs that another collector has condemned, and damaged ones
+ * all of which can be had elsewhere or moved; small packs when there are many. Those that cost least to be rid of come first. A pack with
+ * the last copy of something stays even if that copy is damaged: what is left of it may be worth something to somebody.
  */
 function choose(view: CollectionView, packs: readonly NativeMarkedPack[], maxWaste: number): Plan {
   const condemned = new Set([...view.sets.values()].flat());
   const known = packs.filter((pack) => pack.known);
   const isVictim = (pack: NativeMarkedPack) =>
-    !pack.named || condemned.has(pack.name) || pack.ownedBytes === 0 || wasteOf(pack) > maxWaste;
+    !pack.unhealed &&
+    (!pack.named ||
+      pack.damaged ||
+      condemned.has(pack.name) ||
+      pack.ownedBytes === 0 ||
+      wasteOf(pack) > maxWaste);
   const candidates = known.filter(isVictim);
-  const stays = known.filter((pack) => !isVictim(pack));
+  const stays = known.filter((pack) => !isVictim(pack) && !pack.unhealed);
   for (const isMap of [false, true]) {
     const small = stays.filter((pack) => pack.map === isMap && pack.fileBytes < SMALL_PACK_BYTES);
     if (small.length >= SMALL_PACKS_MAX) candidates.push(...small);

@@ -84,6 +84,17 @@ async function readIndex(
   return runs;
 }
 
+/** How records of damage name a chunk, which must have a hexadecimal letter. */
+const idOf = (chunk: string) => chunk.repeat(64);
+
+function isDamagedIn(
+  damage: readonly { pack: string; records?: string[] }[],
+  chunk: string,
+  pack: string,
+): boolean {
+  return damage.some((each) => each.pack === pack && each.records?.includes(idOf(chunk)) === true);
+}
+
 function placesOf(runs: { content: IndexContent }[]): Map<string, string[]> {
   return new Map(runs.flatMap(({ content }) => Object.entries(content)));
 }
@@ -99,7 +110,9 @@ function writer(name: string, chunks: string[]): Program {
           const known = new Map<string, string>();
           for (const [pack, content] of placesOf(await readIndex(store, view))) {
             if (view.condemned.includes(pack)) continue;
-            for (const chunk of content) known.set(chunk, pack);
+            for (const chunk of content) {
+              if (!isDamagedIn(view.damaged, chunk, pack)) known.set(chunk, pack);
+            }
           }
           const missing = chunks.filter((chunk) => !known.has(chunk));
           for (const chunk of chunks) relied.add(known.get(chunk) ?? '');
@@ -134,9 +147,13 @@ function planeOf(store: Store): CollectionPlane {
       const stays = (pack: string) =>
         named.has(pack) && !condemned.includes(pack) && !victims.includes(pack);
       const liveIn = (pack: string) => (places.get(pack) ?? []).filter((chunk) => live.has(chunk));
+      const isWhole = (chunk: string, pack: string) => !isDamagedIn(view.damage, chunk, pack);
+      const holds = (chunk: string, pack: string) =>
+        places.get(pack)?.includes(chunk) === true && isWhole(chunk, pack);
+      const isUnhealed = (chunk: string) => ![...places.keys()].some((pack) => holds(chunk, pack));
       const ownerOf = (chunk: string) =>
         [...places.keys()]
-          .filter((pack) => stays(pack) && places.get(pack)?.includes(chunk))
+          .filter((pack) => stays(pack) && holds(chunk, pack))
           .sort((a, b) => liveIn(b).length - liveIn(a).length || (a < b ? -1 : 1))[0];
       const packs = [...places].map(([pack, content]) => ({
         name: pack,
@@ -144,6 +161,8 @@ function planeOf(store: Store): CollectionPlane {
         known: true,
         map: false,
         needed: liveIn(pack).some((chunk) => ownerOf(chunk) === undefined),
+        damaged: view.damage.some((damage) => damage.pack === pack),
+        unhealed: liveIn(pack).some(isUnhealed),
         fileBytes: 2 ** 30,
         records: content.length,
         recordBytes: content.length,
@@ -157,11 +176,12 @@ function planeOf(store: Store): CollectionPlane {
         async rescue(doomed) {
           const kept = (chunk: string) =>
             [...places].some(
-              ([pack, content]) => stays(pack) && !doomed.includes(pack) && content.includes(chunk),
+              ([pack]) => stays(pack) && !doomed.includes(pack) && holds(chunk, pack),
             );
-          const needed = new Set(doomed.flatMap(liveIn).filter((chunk) => !kept(chunk)));
+          const wholeIn = (pack: string) => liveIn(pack).filter((chunk) => isWhole(chunk, pack));
+          const needed = new Set(doomed.flatMap(wholeIn).filter((chunk) => !kept(chunk)));
           if (needed.size === 0) return { packs: [], indexRuns: [], bytes: 0, damaged: [] };
-          for (const pack of doomed.filter((each) => liveIn(each).some((c) => needed.has(c)))) {
+          for (const pack of doomed.filter((each) => wholeIn(each).some((c) => needed.has(c)))) {
             await getJson(store, packFile(pack)).catch((error: unknown) => {
               const isGone = isFirnError(error) && error.code === 'ERR_NOT_FOUND';
               throw isGone ? firnError('ERR_PACK_MISSING', pack) : error;
@@ -267,6 +287,18 @@ async function unrestorable(memory: MemoryStore): Promise<string[]> {
   return (await repository.points()).flatMap(chunksOf).filter((chunk) => !stored.has(chunk));
 }
 
+/** Chunks of sealed points, but for the one from the start, that the index leads to damaged copies of alone. */
+async function unhealed(memory: MemoryStore): Promise<string[]> {
+  const repository = await Repository.open('/nowhere', memory);
+  const view = { indexRuns: await repository.indexRuns(), packs: await repository.packs() };
+  const places = [...placesOf(await readIndex(memory, view))];
+  const damage = await repository.knownDamage();
+  const isWhole = (chunk: string) =>
+    places.some(([pack, content]) => content.includes(chunk) && !isDamagedIn(damage, chunk, pack));
+  const chunks = (await repository.points()).flatMap(chunksOf);
+  return chunks.includes('x') ? chunks.filter((chunk) => !isWhole(chunk)) : [];
+}
+
 /** What a collection, the recoveries and one more collection leave that should not be there. */
 async function leaks(objects: ReadonlyMap<string, Buffer>): Promise<string[]> {
   const memory = storeOf(objects);
@@ -302,14 +334,23 @@ interface Found {
 /** Searches; collects what is wrong at each state instead of stopping at the first. */
 async function search(
   programs: readonly Program[],
-  { leaksToo = true, ...options }: ExploreOptions & { leaksToo?: boolean } = {},
+  {
+    leaksToo = true,
+    from = start,
+    lost = unrestorable,
+    ...options
+  }: ExploreOptions & {
+    leaksToo?: boolean;
+    from?: Map<string, Buffer>;
+    lost?: (memory: MemoryStore) => Promise<string[]>;
+  } = {},
 ): Promise<Found> {
   const violations: Found['violations'] = [];
   const checked = new Map<number, string>();
   const check = async (state: State, storeId: number) => {
     let wrong = checked.get(storeId);
     if (wrong === undefined) {
-      wrong = (await unrestorable(storeOf(state.objects))).length > 0 ? 'unrestorable' : '';
+      wrong = (await lost(storeOf(state.objects))).length > 0 ? 'unrestorable' : '';
       if (wrong === '' && leaksToo) {
         const left = await leaks(state.objects).catch((error: unknown) => [String(error)]);
         if (left.length > 0) wrong = `leaks ${left.join(' ')}`;
@@ -324,7 +365,7 @@ async function search(
       }
     }
   };
-  const { states } = await explore(start, programs, check, options);
+  const { states } = await explore(from, programs, check, options);
   return { states, violations };
 }
 
@@ -364,6 +405,53 @@ describe('every interleaving', () => {
     },
     LONG,
   );
+});
+
+describe('a pack that was found damaged', () => {
+  /** The pack's copy of a, which a sealed point needs, is damaged. */
+  async function damagedStart(): Promise<Map<string, Buffer>> {
+    const memory = storeOf(start);
+    const repository = await Repository.open('/nowhere', memory);
+    const [pack = ''] = await repository.packs();
+    const records = [idOf('a')];
+    await repository.writeDamage({
+      type: 'damage',
+      version: 1,
+      id: 'd'.repeat(32),
+      created: CREATED,
+      pack,
+      records,
+    });
+    return memory.objects;
+  }
+
+  test(
+    'is healed by a writer beside a collector, and what heals it stays',
+    async () => {
+      const from = await damagedStart();
+      const { states, violations } = await search([writer('W', ['a', 'x']), collector('C')], {
+        from,
+        lost: async (memory) => [...(await unrestorable(memory)), ...(await unhealed(memory))],
+        leaksToo: false,
+      });
+      expect(violations.slice(0, 1)).toEqual([]);
+      expect(states).toBeGreaterThan(1000);
+      console.info(`healing writer, collector: ${states} states`);
+    },
+    LONG,
+  );
+
+  test('stays as long as it has the only copy, and goes when there is another', async () => {
+    const memory = storeOf(await damagedStart());
+    const [damaged = ''] = (await memory.list('packs')).map((file) => file.slice(0, -5));
+    const packs = async () => (await memory.list('packs')).map((file) => file.slice(0, -5));
+    await withIds('first', () => collectOn(memory));
+    expect(await packs()).toEqual([damaged]);
+    await withIds('writer', () => writer('W', ['a', 'x']).run(memory));
+    await withIds('second', () => collectOn(memory));
+    expect(await packs()).not.toContain(damaged);
+    expect(await unhealed(memory)).toEqual([]);
+  });
 });
 
 describe('every interleaving with at most so many switches', () => {

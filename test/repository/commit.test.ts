@@ -21,7 +21,7 @@ async function openThrough(memory: MemoryStore, around: Around): Promise<Reposit
 }
 
 describe('the order of a commit', () => {
-  test('is generation, condemned sets, index runs, packs, work, pending, condemned sets, generation, seal', async () => {
+  test('is generation, condemned sets, index runs, packs, damage, work, pending, condemned sets, generation, seal', async () => {
     const { memory } = await memoryRepository();
     const steps: string[] = [];
     const repository = await openThrough(memory, (method, name, call) => {
@@ -35,6 +35,7 @@ describe('the order of a commit', () => {
       'list condemned',
       'list index',
       'list packs',
+      'list damage',
       'putNew packs/*',
       'putNew pending/*',
       'list condemned',

@@ -28,9 +28,12 @@ describe('creating a repository', () => {
       maxPages: 64,
     });
     expect((await readdir(folder)).sort()).toEqual([
+      'checks',
       'condemned',
       'config',
+      'damage',
       'index',
+      'keys',
       'labels',
       'packs',
       'pending',

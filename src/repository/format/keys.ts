@@ -50,8 +50,14 @@ export class Blake3 {
   }
 }
 
-function deriveKey(context: string, key: Uint8Array): Buffer {
-  return asBuffer(createDeriveKey(context).update(requireKey(key)).finalize());
+/** KDF(context, key): 32 bytes. */
+export function deriveKey(context: string, key: Uint8Array): Buffer {
+  return deriveKeyFrom(context, requireKey(key));
+}
+
+/** KDF(context, material) for secrets of any length. */
+export function deriveKeyFrom(context: string, material: Uint8Array): Buffer {
+  return asBuffer(createDeriveKey(context).update(material).finalize());
 }
 
 function requireKey(key: Uint8Array): Uint8Array {

@@ -15,13 +15,23 @@ const INDEX_FILE = /^[0-9a-f]{32}-[0-9a-f]{4}-[0-9a-f]{8}\.idx$/;
 export const CONFIG_NAME = 'config';
 export const GENERATION_NAME = 'generation';
 /** The folders of a repository; every one is there from the start. */
-export const FOLDERS = ['packs', 'index', 'pending', 'points', 'condemned', 'labels'] as const;
-export type ObjectFolder = 'pending' | 'points' | 'condemned';
+export const FOLDERS = [
+  'packs',
+  'index',
+  'pending',
+  'points',
+  'condemned',
+  'labels',
+  'checks',
+  'damage',
+  'keys',
+] as const;
+export type ObjectFolder = 'pending' | 'points' | 'condemned' | 'checks' | 'damage' | 'keys';
 
 /** Attempts of a run have four hexadecimal digits. */
 export const ATTEMPT_MAX = 0xffff;
 
-/** A name never used before: 32 hexadecimal digits for a run, a point, a label or a condemned set. */
+/** A name never used before: 32 hexadecimal digits for a run, a point, a label, a condemned set, a record of checks or of damage. */
 export function newId(): string {
   return randomBytes(16).toString('hex');
 }
@@ -29,6 +39,11 @@ export function newId(): string {
 /** True for the id of a run, point, condemned set or repository. */
 export function isId(text: string): boolean {
   return HEX_32.test(text);
+}
+
+/** The run and the attempt of a pack. */
+export function writerOfPack(pack: string): { run: string; attempt: number } {
+  return { run: pack.slice(0, 32), attempt: Number.parseInt(pack.slice(33, 37), 16) };
 }
 
 /** True for "RUN/ATTEMPT-SEQ". */

@@ -15,6 +15,10 @@ const DISKS_MAX = 1024;
 const STEPS_MAX = 1000;
 const FILE_BYTES_MAX = 4 * 2 ** 30;
 const PACKS_MAX = 1_000_000;
+export const CHECKED_PACKS_MAX = 100_000;
+const CHECK_TIMES_MAX = 100_000;
+export const DAMAGED_RECORDS_MAX = 10_000;
+const PARTITIONS_MAX = 4096;
 const TAGS_MAX = 64;
 const TAG_LENGTH_MAX = 128;
 const SEGMENT_PAGES = 2048;
@@ -28,7 +32,8 @@ export interface ConfigObject {
   version: number;
   repositoryId: string;
   created: string;
-  idKey: string;
+  /** Not there in a sealed repository: its keys hold it. */
+  idKey?: string;
   chunking: ChunkingObject;
   sealed?: boolean;
 }
@@ -61,6 +66,45 @@ export interface PointDisk {
    * name is the file's.
    */
   fileBytes?: number;
+  /** The point of whose map this one was made, from what a host said had changed since. Absent: the disk was read. */
+  base?: string;
+  /** Absent: all of the disk is there. */
+  unused?: PointUnused;
+}
+
+/** What of a disk was left out because no file system on it uses it: zeros in the point, whatever the disk held. */
+export interface PointUnused {
+  /** The guest had frozen its file systems; otherwise only those that were unmounted cleanly are believed. */
+  quiesced: boolean;
+  /** Volumes with shadow copies were copied whole. */
+  keepShadowCopies: boolean;
+  /** Page files, swap files and inactive hibernation files were left out. */
+  skipPageFiles: boolean;
+  /** By which rules: others may leave out other blocks of the same disk. */
+  rules: number;
+  skippedBytes: number;
+  /** Why nothing is known of the partitions. */
+  reasonCode?: string;
+  reason?: string;
+  /** By offset; the first ones where there are very many. */
+  partitions: PointPartition[];
+}
+
+/** A partition, or a whole disk without a partition table. */
+export interface PointPartition {
+  offset: number;
+  sizeBytes: number;
+  /** "mbr 07", or a GPT type id. */
+  type?: string;
+  fileSystem?: string;
+  /** As the file system counts; 0 where it is not believed. */
+  usedBytes: number;
+  skippedBytes: number;
+  /** Of that, page and hibernation files. */
+  pageFileBytes?: number;
+  /** Why it was copied whole: a stable word, and the same for people. */
+  reasonCode?: string;
+  reason?: string;
 }
 
 /** How a running machine was captured. */
@@ -77,6 +121,8 @@ export interface PointCapture {
   hostKind: string;
   hostVersion: string;
   steps: { step: string; begun: string; elapsedMs: number }[];
+  /** What the host can be asked for later: which bytes changed since this point. Only the host knows what is in `disks`. */
+  reference?: { name: string; method: string; disks: Record<string, unknown> };
 }
 
 export interface PointObject {
@@ -96,6 +142,13 @@ export interface PointObject {
   capture?: PointCapture;
   /** Those it was made with; labels add to them and take away from them. */
   tags?: string[];
+  /** Of a copy: the point that it is one of, in the repository where it was made. */
+  origin?: PointOrigin;
+}
+
+export interface PointOrigin {
+  repository: string;
+  point: string;
 }
 
 /** The disks of a point, without the machine's files. */
@@ -114,6 +167,47 @@ export interface CondemnedObject {
   type: 'condemned';
   id: string;
   packs: string[];
+}
+
+/** Which packs a scrub has read, and when by its host's clock. */
+export interface ChecksObject {
+  type: 'checks';
+  version: number;
+  id: string;
+  checked: { at: string; packs: string[] }[];
+}
+
+/** What a scrub has found damaged in one pack. */
+export interface DamageObject {
+  type: 'damage';
+  version: number;
+  id: string;
+  created: string;
+  host?: string;
+  pack: string;
+  /** The ids of the records that are not to be believed; all of the pack without it, and none where the damage is elsewhere in the pack. */
+  records?: string[];
+  /** The first thing that was found; for people. */
+  found?: string;
+}
+
+/** One way to open a sealed repository: its keys, wrapped in a passphrase or a recovery key. */
+export interface KeyObject {
+  type: 'key';
+  version: number;
+  id: string;
+  created: string;
+  /** What it gives: everything, or adding only. */
+  capability: 'full' | 'write';
+  unlock: 'passphrase' | 'recovery';
+  /** For people; anybody who sees the repository can read it. */
+  label?: string;
+  salt: string;
+  /** How costly it is to try a passphrase; of a passphrase's key alone. */
+  scrypt?: { cost: number; blockSize: number; parallelization: number };
+  /** Tells a wrong passphrase from a key that was tampered with. */
+  check: string;
+  wrapped: string;
 }
 
 interface LabelMembers {
@@ -141,18 +235,16 @@ export type LabelObject = LabelMembers &
 
 type Members = Record<string, unknown>;
 
-/** Throws ERR_CORRUPT_OBJECT, ERR_VERSION, or ERR_UNSUPPORTED for an encrypted repository. */
+/** Throws ERR_CORRUPT_OBJECT or ERR_VERSION. */
 export function parseConfig(content: Buffer): ConfigObject {
   const config = parseObject(content, 'config');
   checkVersion(config, 'config');
   need(config, 'repositoryId', isHex(32));
   need(config, 'created', isTime);
-  need(config, 'idKey', isHex(64));
   need(config, 'chunking', isChunking);
   allow(config, 'sealed', (value) => typeof value === 'boolean');
-  if (config.sealed === true) {
-    throw firnError('ERR_UNSUPPORTED', 'The repository is encrypted; this version cannot open it');
-  }
+  if (config.sealed !== true) need(config, 'idKey', isHex(64));
+  else if (Object.hasOwn(config, 'idKey')) throw corrupt('a sealed repository that tells its key');
   return config as unknown as ConfigObject;
 }
 
@@ -179,6 +271,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
   allow(point, 'stats', isMembers);
   allow(point, 'capture', isCapture);
   allow(point, 'tags', isTags);
+  allow(point, 'origin', isOrigin);
   const { disks } = point as unknown as PointObject;
   if (new Set(disks.map((disk) => disk.name.toLowerCase())).size !== disks.length) {
     throw corrupt('a point whose disks do not have different names');
@@ -190,11 +283,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
 export function parseCondemned(content: Buffer, id: string): CondemnedObject {
   const condemned = parseObject(content, 'condemned');
   need(condemned, 'id', (value) => value === id);
-  need(
-    condemned,
-    'packs',
-    isArrayOf((value) => typeof value === 'string' && isPackName(value), PACKS_MAX),
-  );
+  need(condemned, 'packs', isArrayOf(isPack, PACKS_MAX));
   return condemned as unknown as CondemnedObject;
 }
 
@@ -215,19 +304,92 @@ export function parseLabel(content: Buffer, name: string): LabelObject {
   return label as unknown as LabelObject;
 }
 
+/** `id` is the name that the record was found under. */
+export function parseChecks(content: Buffer, id: string): ChecksObject {
+  const checks = parseObject(content, 'checks');
+  checkVersion(checks, 'record of checks');
+  need(checks, 'id', (value) => value === id);
+  const isChecked = (value: unknown) =>
+    has(value, { at: isTime, packs: isArrayOf(isPack, CHECKED_PACKS_MAX) });
+  need(checks, 'checked', isArrayOf(isChecked, CHECK_TIMES_MAX));
+  return checks as unknown as ChecksObject;
+}
+
+/** `id` is the name that the record was found under. */
+export function parseDamage(content: Buffer, id: string): DamageObject {
+  const damage = parseObject(content, 'damage');
+  checkVersion(damage, 'record of damage');
+  need(damage, 'id', (value) => value === id);
+  need(damage, 'created', isTime);
+  need(damage, 'pack', isPack);
+  allow(damage, 'records', isArrayOf(isHex(64), DAMAGED_RECORDS_MAX));
+  allow(damage, 'host', isText);
+  allow(damage, 'found', isText);
+  return damage as unknown as DamageObject;
+}
+
+/** `id` is the name that the key was found under. */
+export function parseKey(content: Buffer, id: string): KeyObject {
+  const key = parseObject(content, 'key');
+  checkVersion(key, 'key');
+  need(key, 'id', isHex(32));
+  if (key.id !== id) {
+    throw firnError('ERR_SWAPPED', `The key ${String(key.id)} stands under the name ${id}`);
+  }
+  need(key, 'created', isTime);
+  need(key, 'capability', isOneOf('full', 'write'));
+  need(key, 'unlock', isOneOf('passphrase', 'recovery'));
+  allow(key, 'label', isText);
+  need(key, 'salt', isHex(32));
+  if (key.unlock === 'passphrase') need(key, 'scrypt', isScrypt);
+  need(key, 'check', (value) => typeof value === 'string' && /^[0-9a-f]{16}$/.test(value));
+  need(key, 'wrapped', (value) => typeof value === 'string' && /^[0-9a-f]{226}$/.test(value));
+  return key as unknown as KeyObject;
+}
+
+// Bounded, as it is a stranger who says how much memory and time it takes: 256 MiB, some seconds.
+function isScrypt(value: unknown): boolean {
+  const isScryptMembers = has(value, {
+    cost: (cost) => isInteger(2 ** 10, 2 ** 20)(cost) && Number.isInteger(Math.log2(Number(cost))),
+    blockSize: isInteger(1, 16),
+    parallelization: isInteger(1, 4),
+  });
+  if (!isScryptMembers) return false;
+  const { cost, blockSize } = value as { cost: number; blockSize: number };
+  return cost * blockSize <= 2 ** 21;
+}
+
 /** The content of an object file. */
 export function encodeObject(
-  object: ConfigObject | GenerationObject | PointObject | CondemnedObject | LabelObject,
+  object:
+    | ConfigObject
+    | GenerationObject
+    | PointObject
+    | CondemnedObject
+    | LabelObject
+    | ChecksObject
+    | DamageObject
+    | KeyObject,
 ): Buffer {
   return Buffer.from(JSON.stringify(object), 'utf8');
 }
 
 /**
  * True if a disk of a point may have this name: a restore makes a file of it, so it must be one plain name on every system. 1 to 128
- * characters, no control characters, none of / \ : * ? " < > |, no dot or space at the end.
+ * characters, no control characters or halves of characters, none of / \ : * ? " < > |, no dot or space at the end.
  */
 export function isDiskName(name: string): boolean {
-  return name.length >= 1 && name.length <= 128 && !/[\p{Cc}/\\:*?"<>|]|[. ]$/u.test(name);
+  return name.length >= 1 && name.length <= 128 && !/[\p{Cc}\p{Cs}/\\:*?"<>|]|[. ]$/u.test(name);
+}
+
+/**
+ * The name of the file that a restore makes of a disk's name, with its extension or without. Some names mean a device to Windows in every
+ * folder and with every extension ("aux.vhdx"); they get a "_" before them, everywhere, as restored files are moved between systems.
+ */
+export function restoredName(name: string): string {
+  return /^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)/i.test(name)
+    ? `_${name}`
+    : name;
 }
 
 /** True if a point may have this tag: 1 to 128 characters, none a control character or a comma, no space at either end. */
@@ -323,6 +485,10 @@ function isOneOf(...values: string[]): Check {
   return (value) => values.includes(value as string);
 }
 
+function isPack(value: unknown): boolean {
+  return typeof value === 'string' && isPackName(value);
+}
+
 function isArrayOf(check: Check, lengthMax: number): Check {
   return (value) => Array.isArray(value) && value.length <= lengthMax && value.every(check);
 }
@@ -340,8 +506,47 @@ function isDisk(value: unknown): boolean {
       root: isHex(64),
       identity: isIdentity,
     },
-    { source: isText, fileBytes: isInteger(0, FILE_BYTES_MAX) },
+    {
+      source: isText,
+      fileBytes: isInteger(0, FILE_BYTES_MAX),
+      base: isHex(32),
+      unused: isUnused,
+    },
   );
+}
+
+function isUnused(value: unknown): boolean {
+  const isBytes = isInteger(0, Number.MAX_SAFE_INTEGER);
+  const isFlag = (flag: unknown) => typeof flag === 'boolean';
+  const isPartition = (partition: unknown) =>
+    has(
+      partition,
+      { offset: isBytes, sizeBytes: isBytes, usedBytes: isBytes, skippedBytes: isBytes },
+      {
+        type: isText,
+        fileSystem: isText,
+        pageFileBytes: isBytes,
+        reasonCode: isText,
+        reason: isText,
+      },
+    );
+  return has(
+    value,
+    {
+      quiesced: isFlag,
+      keepShadowCopies: isFlag,
+      skipPageFiles: isFlag,
+      rules: isInteger(1, Number.MAX_SAFE_INTEGER),
+      skippedBytes: isBytes,
+      partitions: isArrayOf(isPartition, PARTITIONS_MAX),
+    },
+    { reasonCode: isText, reason: isText },
+  );
+}
+
+/** True for what names a point of any repository. */
+export function isOrigin(value: unknown): value is PointOrigin {
+  return has(value, { repository: isHex(32), point: isHex(32) });
 }
 
 function isConsistency(value: unknown): boolean {
@@ -362,8 +567,12 @@ function isCapture(value: unknown): boolean {
       hostVersion: isText,
       steps: isArrayOf(isStep, STEPS_MAX),
     },
-    { job: isText, reason: isText, frozenMs: isDuration },
+    { job: isText, reason: isText, frozenMs: isDuration, reference: isReference },
   );
+}
+
+function isReference(value: unknown): boolean {
+  return has(value, { name: isText, method: isText, disks: isMembers });
 }
 
 function isDuration(value: unknown): boolean {

@@ -26,6 +26,9 @@ import { RECORD_CONTENT_BYTES_MAX, RECORD_HEADER_BYTES } from '../format/record.
 import type { Store } from './store.js';
 
 const OBJECT_BYTES_MAX = RECORD_CONTENT_BYTES_MAX + RECORD_HEADER_BYTES;
+// What the engine gives packs, index runs and restored images, too: nothing to those outside the group.
+const FILE_MODE = 0o640;
+const FOLDER_MODE = 0o750;
 const NO_LINKS = new Set([
   'EPERM',
   'ENOTSUP',
@@ -200,7 +203,7 @@ async function removeIfEmpty(folder: string): Promise<void> {
 }
 
 async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true });
+  const first = await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
   // The topmost folder that was made is durable once its parent is synced.
   if (first !== undefined) {
     for (let made = folder; made.length >= first.length; made = path.dirname(made)) {
@@ -210,7 +213,7 @@ async function makeFolder(folder: string): Promise<void> {
 }
 
 async function writeDurably(file: string, content: Uint8Array): Promise<void> {
-  const handle = await open(file, 'wx');
+  const handle = await open(file, 'wx', FILE_MODE);
   try {
     await handle.writeFile(content);
     await handle.sync();

@@ -34,9 +34,17 @@ describe('config', () => {
     expect(parsed).toEqual({ ...CONFIG, later: { a: 1 } });
   });
 
-  test('a newer version is refused as such, an encrypted repository too', async () => {
+  test('a newer version is refused as such', async () => {
     expect(await corruptConfig({ version: 2 })).toBe('ERR_VERSION');
-    expect(await corruptConfig({ sealed: true })).toBe('ERR_UNSUPPORTED');
+  });
+
+  test('a sealed repository does not tell its key, and any other must', async () => {
+    expect(await corruptConfig({ sealed: true })).toBe('ERR_CORRUPT_OBJECT');
+    const { idKey, ...without } = CONFIG;
+    expect(idKey).toBeDefined();
+    const content = (config: object) => Buffer.from(JSON.stringify(config));
+    expect(parseConfig(content({ ...without, sealed: true })).sealed).toBe(true);
+    expect(await codeOf(() => parseConfig(content(without)))).toBe('ERR_CORRUPT_OBJECT');
   });
 
   test.each([
@@ -98,10 +106,70 @@ describe('point', () => {
     { disks: [{ ...DISK, identity: { ...DISK.identity, format: 'qcow2' } }] },
     { disks: [{ ...DISK, identity: { ...DISK.identity, logicalSectorBytes: 520 } }] },
     { disks: [{ ...DISK, identity: { ...DISK.identity, diskId: 'x' } }] },
+    { disks: [{ ...DISK, base: 'latest' }] },
     { host: 5 },
     { stats: [] },
   ])('is refused with %j', async (changes) => {
     expect(await corruptPoint(changes)).toBe('ERR_CORRUPT_OBJECT');
+  });
+
+  const PARTITION = { offset: 0, sizeBytes: 4096, usedBytes: 0, skippedBytes: 0 };
+  const UNUSED = {
+    quiesced: true,
+    keepShadowCopies: true,
+    skipPageFiles: true,
+    rules: 1,
+    skippedBytes: 4096,
+    partitions: [{ ...PARTITION, fileSystem: 'ntfs', reasonCode: 'dirty', reason: 'mounted' }],
+  };
+  const withUnused = (unused: unknown) => ({ disks: [{ ...DISK, unused }] });
+
+  test('says which unused blocks were left out', () => {
+    const point = { ...POINT, ...withUnused(UNUSED) };
+    expect(parsePoint(json(point), POINT.id)).toEqual(point);
+  });
+
+  test('is refused with an account of unused blocks that is none', async () => {
+    for (const unused of [
+      {},
+      { ...UNUSED, quiesced: 'yes' },
+      { ...UNUSED, rules: 0 },
+      { ...UNUSED, skippedBytes: -1 },
+      { ...UNUSED, reason: '' },
+      { ...UNUSED, partitions: [{ offset: 0 }] },
+      { ...UNUSED, partitions: [{ ...PARTITION, fileSystem: 7 }] },
+      { ...UNUSED, partitions: Array(4097).fill(PARTITION) },
+    ]) {
+      expect(await corruptPoint(withUnused(unused))).toBe('ERR_CORRUPT_OBJECT');
+    }
+  });
+
+  const CAPTURE = {
+    run: 'a'.repeat(32),
+    wanted: 'application',
+    required: 'crash',
+    frozenAt: '2025-01-01T00:00:00.000Z',
+    hostKind: 'lab',
+    hostVersion: 'lab',
+    steps: [],
+  };
+  const REFERENCE = { name: 'firn-ref-1', method: 'retained checkpoint', disks: { a: { b: [1] } } };
+
+  test('keeps what a host wants to be given back as it is', () => {
+    const capture = { ...CAPTURE, reference: REFERENCE };
+    const content = json({ ...POINT, capture });
+    expect(parsePoint(content, POINT.id).capture?.reference).toEqual(REFERENCE);
+  });
+
+  test.each([
+    'firn-ref-1',
+    null,
+    { ...REFERENCE, name: '' },
+    { ...REFERENCE, method: 5 },
+    { ...REFERENCE, disks: [] },
+    { name: 'firn-ref-1', method: 'rct' },
+  ])('is refused with the reference %j', async (reference) => {
+    expect(await corruptPoint({ capture: { ...CAPTURE, reference } })).toBe('ERR_CORRUPT_OBJECT');
   });
 
   test('a newer version is refused as such', async () => {
