@@ -22,7 +22,7 @@ bool IsZero(std::span<const uint8_t> bytes) {
 
 Status MetadataReader::ReadPadded(uint64_t offset, std::span<uint8_t> out) const {
   FIRN_ASSIGN_OR_RETURN(const size_t got, file_.ReadSome(offset, out));
-  std::memset(out.data() + got, 0, out.size() - got);
+  std::ranges::fill(out.subspan(got), uint8_t{0});
   return overlay_.Apply(file_, offset, out);
 }
 

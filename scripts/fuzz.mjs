@@ -1,0 +1,134 @@
+/**
+ * Fuzzes what Firn reads of others: builds the libFuzzer targets of native/fuzz with Clang, AddressSanitizer and
+ * UndefinedBehaviorSanitizer, makes their seeds, and gives each target the same time. The last line is the sum over all targets:
+ *
+ *   N passed, N failed, N skipped
+ *
+ *   node scripts/fuzz.mjs [--seconds N] [TARGET...]     by default 12 seconds for each of all targets
+ *
+ * A crash, an allocation of more than 256 MiB, more than 1 GiB in use, or an input that takes longer than 20 seconds is a finding: its
+ * input lies in build-fuzz/findings/TARGET, and the exit code is nonzero. What was learnt stays in build-fuzz/corpus, where the next
+ * run goes on. Findings become tests by a copy into native/fuzz/findings/TARGET (native/fuzz/findings_test.cc).
+ */
+
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const BUILD = process.env.FIRN_FUZZ_BUILD ?? join(ROOT, 'build-fuzz');
+const SAMPLES = process.env.FIRN_SAMPLES ?? join(ROOT, '../shared/data/vhdx');
+const LIMITS = ['-rss_limit_mb=1024', '-malloc_limit_mb=256', '-timeout=20', '-max_len=65536'];
+
+const { values, positionals } = parseArgs({
+  options: { seconds: { type: 'string', default: '12' } },
+  allowPositionals: true,
+});
+const seconds = Number(values.seconds);
+if (!Number.isInteger(seconds) || seconds < 1) {
+  console.error(`fuzz: --seconds takes a whole number from 1 but received "${values.seconds}"`);
+  process.exit(2);
+}
+
+function allTargets() {
+  const text = readFileSync(join(ROOT, 'native/fuzz/CMakeLists.txt'), 'utf8');
+  return /set\(FIRN_FUZZ_TARGETS ([^)]*)\)/.exec(text)[1].trim().split(/\s+/);
+}
+
+function must(command, ...parameters) {
+  const { status } = spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' });
+  if (status === 0) return;
+  console.error(`fuzz: "${[command, ...parameters].join(' ')}" failed`);
+  console.log('0 passed, 1 failed, 0 skipped');
+  process.exit(1);
+}
+
+function build() {
+  const fresh = !existsSync(join(BUILD, 'CMakeCache.txt'));
+  const ninja = spawnSync('ninja', ['--version'], { stdio: 'ignore' }).status === 0;
+  const flags = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_C_FLAGS_DEBUG=-O1'];
+  flags.push('-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1', '-DFIRN_SANITIZE=address,undefined');
+  flags.push('-DCMAKE_C_COMPILER=clang', '-DCMAKE_CXX_COMPILER=clang++');
+  flags.push('-DFIRN_FUZZ=ON', '-DFIRN_NATIVE_TESTS=OFF', '-Wno-dev');
+  if (fresh && ninja) flags.push('-G', 'Ninja');
+  must('cmake', '-S', '.', '-B', BUILD, ...flags);
+  must('cmake', '--build', BUILD, '--parallel', String(availableParallelism()));
+}
+
+/** Seeds from the tests' builders and the samples, and those in the repository. */
+function seed(targets) {
+  const samples = existsSync(SAMPLES)
+    ? readdirSync(SAMPLES).filter((name) => /\.vhdx?\.(gz|bz2)$/.test(name))
+    : [];
+  const seeds = join(BUILD, 'seeds');
+  must(join(BUILD, 'native/fuzz/fuzz_seeds'), seeds, ...samples.map((name) => join(SAMPLES, name)));
+  for (const kind of ['seeds', 'findings']) {
+    for (const target of targets) {
+      const committed = join(ROOT, 'native/fuzz', kind, target);
+      if (existsSync(committed)) cpSync(committed, join(seeds, target), { recursive: true });
+    }
+  }
+}
+
+/** Runs a target for its time and returns what it did: executions, coverage, and whether nothing was found. */
+function fuzz(target) {
+  const corpus = join(BUILD, 'corpus', target);
+  const findings = join(BUILD, 'findings', target);
+  for (const folder of [corpus, findings]) mkdirSync(folder, { recursive: true });
+  const folders = [corpus, join(BUILD, 'seeds', target)].filter((folder) => existsSync(folder));
+  const { status, stderr } = spawnSync(
+    'nice',
+    [
+      '-n',
+      '10',
+      join(BUILD, `native/fuzz/fuzz_${target}`),
+      `-max_total_time=${seconds}`,
+      ...LIMITS,
+      '-print_final_stats=1',
+      `-artifact_prefix=${findings}/`,
+      ...folders,
+    ],
+    { cwd: ROOT, encoding: 'utf8', maxBuffer: 1024 * 1024 * 1024 },
+  );
+  const number = (pattern) => Number([...stderr.matchAll(pattern)].at(-1)?.[1] ?? 0);
+  const executions = number(/^stat::number_of_executed_units: +(\d+)$/gm);
+  const edges = number(/\bcov: (\d+)/g);
+  const peak = number(/^stat::peak_rss_mb: +(\d+)$/gm);
+  const ok = status === 0 && executions > 0;
+  if (!ok) console.log(stderr.split('\n').slice(-60).join('\n'));
+  return { target, executions, edges, peak, ok };
+}
+
+const targets = positionals.length > 0 ? positionals : allTargets();
+const unknown = targets.filter((target) => !allTargets().includes(target));
+if (unknown.length > 0) {
+  console.error(
+    `fuzz: no target is named ${unknown.join(', ')}; there are ${allTargets().join(', ')}`,
+  );
+  process.exit(2);
+}
+if (spawnSync('clang++', ['--version'], { stdio: 'ignore' }).status !== 0) {
+  console.log('Clang, which libFuzzer comes with, is not installed: nothing is fuzzed');
+  console.log(`0 passed, 0 failed, ${targets.length} skipped`);
+  process.exit(0);
+}
+build();
+seed(targets);
+const results = targets.map((target) => {
+  const result = fuzz(target);
+  const count = result.executions.toLocaleString('en');
+  console.log(
+    `${result.ok ? 'ok  ' : 'FAIL'} ${target.padEnd(8)} ${count.padStart(12)} executions, ${result.edges} edges, ${result.peak} MiB at most`,
+  );
+  return result;
+});
+const executed = results.reduce((sum, result) => sum + result.executions, 0);
+const failed = results.filter((result) => !result.ok).length;
+console.log(
+  `\n${executed.toLocaleString('en')} executions in ${results.length} targets of ${seconds} s`,
+);
+console.log(`${results.length - failed} passed, ${failed} failed, 0 skipped`);
+process.exitCode = failed > 0 ? 1 : 0;
