@@ -24,7 +24,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { buildCeiling } from './ceiling.mjs';
+import { buildNative } from './ceiling.mjs';
 import { backupContenders, copyContenders, toolVersions } from './contenders.mjs';
 import { describeImages, makeImages } from './images.mjs';
 import {
@@ -110,7 +110,7 @@ async function main() {
   const absent = new Set(Object.keys(versions).filter((tool) => versions[tool] === undefined));
   for (const tool of absent) log(`${tool}: absent`);
   requireSpace(options.scratchParent, options.dataMib * 2 ** 20 * SPACE_PER_DATA_BYTE);
-  const ceilingProgram = options.withCeiling ? buildCeiling(log) : undefined;
+  const ceilingProgram = options.withCeiling ? buildNative('firn_ceiling', log) : undefined;
   const scratch = makeScratch(options.scratchParent);
   const imagesFolder = options.imagesFolder ?? join(scratch, 'images');
   if (options.imagesFolder === undefined) makeImages({ ...options, folder: imagesFolder });
