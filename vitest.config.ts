@@ -6,6 +6,7 @@ export default defineConfig({
     // Tests write real files, sync them and start real processes, on machines of any size.
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    expect: { poll: { timeout: 30_000 } },
     pool: 'forks',
     maxWorkers: 2,
   },

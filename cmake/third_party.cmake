@@ -43,6 +43,8 @@ add_library(firn_third_party STATIC ${BLAKE3_SOURCES} ${XXHASH_SOURCES} ${LZ4_DI
 target_include_directories(firn_third_party SYSTEM PUBLIC ${BLAKE3_DIR} ${XXHASH_DIR} ${LZ4_DIR} ${ZSTD_DIR})
 # zstd carries its own copy of xxHash under a prefix of its own; ours gets another, so that the two do not meet.
 set_source_files_properties(${XXHASH_DIR}/xxhash.c ${XXHASH_SOURCES} PROPERTIES COMPILE_DEFINITIONS XXH_NAMESPACE=FIRN_)
+# Its switch for instruction sets is made visible: measurements turn them off one by one (native/bench/kernel.cc).
+set_source_files_properties(${BLAKE3_DIR}/blake3_dispatch.c PROPERTIES COMPILE_DEFINITIONS BLAKE3_TESTING)
 target_compile_definitions(firn_third_party PRIVATE ZSTD_LEGACY_SUPPORT=0 $<$<BOOL:${MSVC}>:ZSTD_DISABLE_ASM>
   INTERFACE XXH_NAMESPACE=FIRN_)
 if(NOT MSVC)

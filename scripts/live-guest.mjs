@@ -42,6 +42,7 @@ export class CannotRunHere extends Error {}
 const TOOLS = {
   'qemu-system-x86_64': 'qemu-system-x86',
   'qemu-img': 'qemu-utils',
+  nbdinfo: 'libnbd-bin',
   busybox: 'busybox-static',
   cpio: 'cpio',
   mke2fs: 'e2fsprogs',

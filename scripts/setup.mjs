@@ -2,7 +2,7 @@
  * Makes a fresh clone ready: npm packages, system packages, the compiled TypeScript and the addon, each only when it is missing or older
  * than its sources. Runs on plain Node with nothing installed.
  *
- *   node scripts/setup.mjs [none | demo | test | peers | ci]     what the system packages are for
+ *   node scripts/setup.mjs [none | demo | test | peers | fuzz | ci]     what the system packages are for
  *
  * On Debian, as root, missing system packages are installed, and it says so first. Elsewhere the exact command is printed; what
  * cannot be done without ends the setup, what only some tests need is left out and they are skipped.
@@ -21,6 +21,11 @@ const TOOLS = {
   compiler: { packages: ['g++'], present: () => onPath('g++', 'clang++'), required: true },
   cmake: { packages: ['cmake'], present: () => onPath('cmake'), required: true },
   generator: { packages: ['ninja-build'], present: () => onPath('ninja', 'make'), required: true },
+  openssl: {
+    packages: ['libssl-dev'],
+    present: () => existsAny('/usr/include/openssl/evp.h', '/usr/local/include/openssl/evp.h'),
+    required: process.platform !== 'win32',
+  },
   gtest: {
     packages: ['libgtest-dev'],
     present: () => existsAny('/usr/include/gtest/gtest.h', '/usr/local/include/gtest/gtest.h'),
@@ -31,6 +36,7 @@ const TOOLS = {
     packages: ['qemu-system-common'],
     present: () => onPath('qemu-storage-daemon'),
   },
+  nbdinfo: { packages: ['libnbd-bin'], present: () => onPath('nbdinfo') },
   sevenZip: { packages: ['7zip'], present: () => onPath('7zz', '7z') },
   vhdi: { packages: ['libvhdi-utils'], present: () => onPath('vhdiinfo') },
   pyvhdi: {
@@ -38,6 +44,10 @@ const TOOLS = {
     present: () => succeeds('/usr/bin/python3', '-c', 'import pyvhdi'),
   },
   ext4: { packages: ['e2fsprogs'], present: () => onPath('mke2fs') && onPath('debugfs') },
+  ntfs: {
+    packages: ['ntfs-3g'],
+    present: () => onPath('mkntfs') && onPath('ntfs-3g') && onPath('ntfscat'),
+  },
   bzip2: { packages: ['bzip2'], present: () => onPath('bzip2') },
   restic: { packages: ['restic'], present: () => onPath('restic') },
   borg: { packages: ['borgbackup'], present: () => onPath('borg') },
@@ -45,16 +55,18 @@ const TOOLS = {
   clangFormat: { packages: ['clang-format'], present: () => onPath('clang-format') },
 };
 
-const BUILD = ['compiler', 'cmake', 'generator'];
+const BUILD = ['compiler', 'cmake', 'generator', 'openssl'];
 const TEST = [
   ...BUILD,
   'gtest',
   'qemu',
   'storageDaemon',
+  'nbdinfo',
   'sevenZip',
   'vhdi',
   'pyvhdi',
   'ext4',
+  'ntfs',
   'bzip2',
 ];
 const MODES = {
@@ -62,7 +74,8 @@ const MODES = {
   demo: BUILD,
   test: TEST,
   peers: [...BUILD, 'restic', 'borg', 'qemu', 'ext4'],
-  ci: [...TEST, 'clangFormat'],
+  fuzz: [...TEST, 'clang'],
+  ci: [...TEST, 'clang', 'clangFormat'],
 };
 
 function onPath(...names) {

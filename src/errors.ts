@@ -75,6 +75,11 @@ const CODE_TABLE = {
     exit: 2,
     hint: 'Give the machine\'s id instead of its name; "firn vm list" shows both.',
   },
+  ERR_STREAM_MISMATCH: {
+    kind: 'UsageError',
+    exit: 2,
+    hint: 'Receive into a sibling of the sending repository: make it with "firn init --like REPO" or "firn receive --init".',
+  },
   ERR_INCOMPLETE: {
     kind: 'IoError',
     exit: 3,
@@ -124,6 +129,32 @@ const CODE_TABLE = {
     retryable: true,
     hint: 'A collection deleted packs that this run relied on. Run the backup again.',
   },
+  ERR_HAVE_STALE: {
+    kind: 'LockedError',
+    exit: 11,
+    retryable: true,
+    hint: 'Send again with a new list of "firn receive --list-have", or without --have: what has arrived is kept.',
+  },
+  ERR_KEY_REQUIRED: {
+    kind: 'AuthError',
+    exit: 12,
+    hint: 'Pass --password-file or --password-command, or set FIRN_PASSWORD_FILE.',
+  },
+  ERR_KEY_WRONG: {
+    kind: 'AuthError',
+    exit: 12,
+    hint: 'Check the passphrase; "firn key list" shows which keys there are. A recovery key opens the repository too.',
+  },
+  ERR_KEY_WRITE_ONLY: {
+    kind: 'AuthError',
+    exit: 12,
+    hint: 'Use a key that reads, from a host that is trusted with one.',
+  },
+  ERR_NOT_SEALED: {
+    kind: 'AuthError',
+    exit: 12,
+    hint: 'If it was never sealed, leave the passphrase away. If it was, do not use it: somebody has replaced its config.',
+  },
   ERR_ACCESS_DENIED: {
     kind: 'AuthError',
     exit: 12,
@@ -144,6 +175,12 @@ const CODE_TABLE = {
     exit: 20,
     retryable: true,
     hint: 'Free space on the target and run it again: what was sealed before is whole.',
+  },
+  ERR_STREAM_TRUNCATED: {
+    kind: 'IoError',
+    exit: 20,
+    retryable: true,
+    hint: 'Send it again: what has arrived whole is kept, and found when it comes again.',
   },
   ERR_SOURCE_CHANGED: {
     kind: 'IoError',
@@ -171,12 +208,32 @@ const CODE_TABLE = {
   ERR_CORRUPT_PACK: { kind: 'IntegrityError', exit: 30, dataLoss: true, hint: VERIFY_HINT },
   ERR_CORRUPT_INDEX: { kind: 'IntegrityError', exit: 30, hint: REPAIR_HINT },
   ERR_CORRUPT_OBJECT: { kind: 'IntegrityError', exit: 30, dataLoss: true, hint: VERIFY_HINT },
+  ERR_TAMPERED: {
+    kind: 'IntegrityError',
+    exit: 30,
+    hint: 'Somebody has changed the repository. Find out who may write to it, and restore from another copy.',
+  },
+  ERR_SWAPPED: {
+    kind: 'IntegrityError',
+    exit: 30,
+    hint: 'Somebody has put one object of the repository in the place of another. Find out who may write to it.',
+  },
+  ERR_REPLAYED: {
+    kind: 'IntegrityError',
+    exit: 30,
+    hint: 'Somebody has put back an old state, or the storage was restored from a copy: docs/security.md says what then.',
+  },
   ERR_PACK_MISSING: { kind: 'IntegrityError', exit: 30, dataLoss: true, hint: VERIFY_HINT },
   ERR_CHUNK_MISSING: { kind: 'IntegrityError', exit: 30, hint: REPAIR_HINT },
   ERR_VERIFY_MISMATCH: {
     kind: 'IntegrityError',
     exit: 30,
     hint: 'The two do not hold the same content. If the source was in use since, compare with a copy of that moment.',
+  },
+  ERR_CORRUPT_STREAM: {
+    kind: 'IntegrityError',
+    exit: 30,
+    hint: 'The stream is not what was sent: send it again. What was right before the damage is kept.',
   },
   ERR_HOST_UNREACHABLE: {
     kind: 'HostError',

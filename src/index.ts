@@ -27,6 +27,8 @@ export type {
   CompressionOptions,
   OpenDiskOptions,
   TuningOptions,
+  UnusedMode,
+  UnusedOptions,
 } from './engine/options.js';
 export {
   AbortError,
@@ -46,6 +48,7 @@ export {
 } from './errors.js';
 export type { Check, Host, Leftover, Vm, VmDisk, VmRef } from './hosts/host.js';
 export { openHost } from './hosts/open.js';
+export type { HostTracking, KeptReference, Reference, TrackingMode } from './hosts/tracking.js';
 export {
   type BackedUpDisk,
   type BackupOptions,
@@ -54,7 +57,13 @@ export {
   backup,
   type DiskSource,
 } from './jobs/backup.js';
+export { type CheckPacksOptions, type CheckPacksResult, checkPacks } from './jobs/check-packs.js';
 export { type CopyOptions, type CopyResult, copyDisk } from './jobs/copy.js';
+export {
+  type CopyPointsOptions,
+  type CopyPointsResult,
+  copyPoints,
+} from './jobs/copy-points.js';
 export { Disk, inspectDisk, openDisk, openPoint, type ReadableOptions } from './jobs/disk.js';
 export {
   type ForgetOptions,
@@ -62,7 +71,16 @@ export {
   forget,
 } from './jobs/forget.js';
 export { type JobFile, parseJobFile, readJobFile } from './jobs/job-file.js';
+export { addKey, addRecoveryKey, removeKey, rotateKey } from './jobs/keys.js';
 export { type PendingPoint, type PruneOptions, type PruneResult, prune } from './jobs/prune.js';
+export {
+  type ListHaveOptions,
+  type ListHaveResult,
+  listHave,
+  type ReceiveOptions,
+  type ReceiveResult,
+  receive,
+} from './jobs/receive.js';
 export { type RepairIndexOptions, type RepairIndexResult, repairIndex } from './jobs/repair.js';
 export {
   type RestoredDisk,
@@ -74,6 +92,7 @@ export type { JobOptions, Progress, Run } from './jobs/run.js';
 export { Journal } from './jobs/runs/journal.js';
 export { reconcile } from './jobs/runs/reconcile.js';
 export {
+  type DiskReading,
   type ReconcileOptions,
   type ReconcileReport,
   VM_BACKUP_DEFAULTS,
@@ -83,14 +102,28 @@ export {
   type VmResult,
 } from './jobs/runs/types.js';
 export { backupVms } from './jobs/runs/vm-backup.js';
+export {
+  type ScrubLoss,
+  type ScrubOptions,
+  type ScrubProblem,
+  type ScrubResult,
+  scrub,
+} from './jobs/scrub.js';
+export { type SendOptions, type SendResult, send } from './jobs/send.js';
 export type { TargetFormat } from './jobs/target.js';
+export { findUnused } from './jobs/unused.js';
 export {
   type VerifyOptions,
   type VerifyProblem,
   type VerifyResult,
   verify,
 } from './jobs/verify.js';
-export type { PointDisk, PointObject as Point } from './repository/format/objects.js';
+export type {
+  PointDisk,
+  PointObject as Point,
+  PointPartition,
+  PointUnused,
+} from './repository/format/objects.js';
 export {
   changeTags,
   holdPoint,
@@ -98,7 +131,7 @@ export {
   releasePoint,
   type TagChanges,
 } from './repository/labels.js';
-export { type CreateOptions, Repository } from './repository/repository.js';
+export { type Access, type CreateOptions, Repository } from './repository/repository.js';
 export {
   type LabelledPoint,
   parseRetention,

@@ -8,9 +8,12 @@
 #include <map>
 #include <thread>
 
+#include "addon/bench.h"
 #include "addon/collect.h"
 #include "addon/convert.h"
+#include "addon/scrub.h"
 #include "addon/session.h"
+#include "addon/stream.h"
 #include "disk/disk_writer.h"
 #include "io/io_queue.h"
 #include "pipeline/map_disk.h"
@@ -145,6 +148,22 @@ Napi::Value OpenDiskFile(const Napi::CallbackInfo& info) {
       [disk](Napi::Env env) -> Napi::Value { return WrapDisk(env, *disk, (*disk)->identity()); });
 }
 
+Napi::Value ReadChangesOfLayers(const Napi::CallbackInfo& info) {
+  auto result = std::make_shared<LayerChanges>();
+  LayerChangesOptions options;
+  options.open = ToOpenDiskOptions(ObjectArgument(info, 1));
+  options.open.direct = false;
+  options.layers = static_cast<uint32_t>(std::min<uint64_t>(UintArgument(info, 2), UINT32_MAX));
+  options.base_linkage = StringArgument(info, 3);
+  return RunAsync(
+      info.Env(),
+      [path = StringArgument(info, 0), options, result]() -> Status {
+        FIRN_ASSIGN_OR_RETURN(*result, ReadLayerChanges(FileSystem::Default(), path, options));
+        return Status::Ok();
+      },
+      [result](Napi::Env env) -> Napi::Value { return FromLayerChanges(env, *result); });
+}
+
 Napi::Value OpenMap(const Napi::CallbackInfo& info) {
   auto disk = std::make_shared<std::shared_ptr<MapDisk>>();
   return RunAsync(
@@ -242,6 +261,18 @@ Napi::Value StartBackup(const Napi::CallbackInfo& info) {
                       [job](Napi::Env env) { return FromBackupResult(env, job->result()); });
 }
 
+Napi::Value StartFindUnused(const Napi::CallbackInfo& info) {
+  const Napi::Object options = ObjectArgument(info, 0);
+  auto job = std::make_shared<UnusedJob>(
+      FileSystem::Default(), ToTuning(GetObject(options, "tuning")), ToUnusedSources(options));
+  return StartSession(info.Env(), job, [job](Napi::Env env) {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("disks", MakeArray(env, job->maps(),
+                                  [&](const UsedMap& map) { return FromUsedMap(env, map); }));
+    return result;
+  });
+}
+
 Napi::Value StartRestore(const Napi::CallbackInfo& info) {
   const Napi::Object options = ObjectArgument(info, 0);
   auto job = std::make_shared<RestoreJob>(
@@ -280,9 +311,11 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
       {"inspectDisk", InspectDiskFile},
       {"openDisk", OpenDiskFile},
       {"createDisk", CreateDisk},
+      {"layerChanges", ReadChangesOfLayers},
       {"openMap", OpenMap},
       {"indexInfo", IndexInfo},
       {"startBackup", StartBackup},
+      {"startFindUnused", StartFindUnused},
       {"startRestore", StartRestore},
       {"startCopy", StartCopy},
       {"startVerify", StartVerify},
@@ -291,6 +324,23 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
       {"startRescue", StartRescue},
       {"startMergeIndex", StartMergeIndex},
       {"releaseMark", ReleaseMark},
+      {"newSendStream", NewSendStream},
+      {"startSend", StartSend},
+      {"startOpenStream", StartOpenStream},
+      {"startReceive", StartReceive},
+      {"newWholeMaps", NewWholeMaps},
+      {"startCheckWhole", StartCheckWhole},
+      {"startWriteHave", StartWriteHave},
+      {"startReadHave", StartReadHave},
+      {"newPipe", NewPipeEnds},
+      {"startScrub", StartScrub},
+      {"startTrace", StartTrace},
+      {"startIoScan", StartIoScan},
+      {"startStageScan", StartStageScan},
+      {"startMakeData", StartMakeData},
+      {"newKernel", NewKernel},
+      {"blake3Implementations", ListBlake3},
+      {"benchData", FillBenchData},
   };
   for (const auto& [name, function] : functions) {
     exports.Set(name, Napi::Function::New(env, function, name));

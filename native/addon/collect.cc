@@ -64,6 +64,8 @@ Napi::Object FromPack(Napi::Env env, const CollectPack& pack) {
   row.Set("known", pack.known);
   row.Set("map", pack.is_map);
   row.Set("needed", pack.needed);
+  row.Set("damaged", pack.damaged);
+  row.Set("unhealed", pack.unhealed);
   row.Set("fileBytes", Number(env, pack.file_bytes));
   row.Set("records", Number(env, pack.records));
   row.Set("recordBytes", Number(env, pack.record_bytes));
@@ -140,6 +142,8 @@ Napi::Value StartRescue(const Napi::CallbackInfo& info) {
   RescueOptions options;
   options.root = view.listing.root;
   options.chunking = view.chunking;
+  options.index_key = view.listing.index_key;
+  options.seal = view.seal;
   options.live = LiveOf(object);
   options.victims = PacksOf(object, "victims");
   options.run = RunOf(object);

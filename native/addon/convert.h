@@ -12,11 +12,13 @@
 #include <vector>
 
 #include "disk/disk.h"
+#include "disk/layer_changes.h"
 #include "pipeline/backup_job.h"
 #include "pipeline/copy_job.h"
 #include "pipeline/job.h"
 #include "pipeline/repair_job.h"
 #include "pipeline/restore_job.h"
+#include "pipeline/unused_search.h"
 #include "pipeline/verify_job.h"
 
 namespace firn::addon {
@@ -28,12 +30,14 @@ bool GetBool(const Napi::Object& object, const char* name);
 Napi::Object GetObject(const Napi::Object& object, const char* name);
 Napi::Array GetArray(const Napi::Object& object, const char* name);
 std::vector<std::string> GetStrings(const Napi::Object& object, const char* name);
+std::vector<PackName> GetPackNames(const Napi::Object& object, const char* name);
 
 OpenDiskOptions ToOpenDiskOptions(const Napi::Object& object);
 DiskIdentity ToDiskIdentity(const Napi::Object& object);
 RepositoryView ToRepositoryView(const Napi::Object& object);
 Tuning ToTuning(const Napi::Object& object);
 BackupOptions ToBackupOptions(const Napi::Object& object);
+std::vector<UnusedJob::Source> ToUnusedSources(const Napi::Object& object);
 RestoreOptions ToRestoreOptions(const Napi::Object& object);
 CopyOptions ToCopyOptions(const Napi::Object& object);
 VerifyOptions ToVerifyOptions(const Napi::Object& object);
@@ -62,8 +66,11 @@ Napi::Array MakeArray(Napi::Env env, const Items& items, Make make) {
 Napi::Value FromStatus(Napi::Env env, const Status& status);
 Napi::Object FromIdentity(Napi::Env env, const DiskIdentity& identity);
 Napi::Object FromInspection(Napi::Env env, const Inspection& inspection);
+Napi::Object FromLayerChanges(Napi::Env env, const LayerChanges& changes);
 Napi::Object FromStats(Napi::Env env, const StatsSnapshot& stats);
+Napi::Object FromUsedMap(Napi::Env env, const UsedMap& map);
 Napi::Object FromBackupResult(Napi::Env env, const BackupResult& result);
+Napi::Array FromProblems(Napi::Env env, const std::vector<Problem>& problems);
 Napi::Object FromVerifyResult(Napi::Env env, const VerifyResult& result);
 Napi::Object FromRepairResult(Napi::Env env, const RepairResult& result);
 

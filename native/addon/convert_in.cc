@@ -15,6 +15,18 @@ std::array<uint8_t, N> GetHex(const Napi::Object& object, const char* name) {
   return bytes;
 }
 
+template <size_t N>
+std::array<uint8_t, N> GetBytes(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().ByteLength() != N ||
+      value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    ThrowWrong(object.Env(), name, "so many bytes");
+  }
+  std::array<uint8_t, N> bytes;
+  std::copy_n(value.As<Napi::Uint8Array>().Data(), N, bytes.begin());
+  return bytes;
+}
+
 template <typename T, size_t N>
 T GetChoice(const Napi::Object& object, const char* name,
             const std::pair<const char*, T> (&choices)[N]) {
@@ -23,16 +35,6 @@ T GetChoice(const Napi::Object& object, const char* name,
     if (value == text) return choice;
   }
   ThrowWrong(object.Env(), name, "one of its choices");
-}
-
-std::vector<PackName> GetPackNames(const Napi::Object& object, const char* name) {
-  std::vector<PackName> packs;
-  for (const std::string& text : GetStrings(object, name)) {
-    Result<PackName> pack = PackName::Parse(text);
-    if (!pack.ok()) ThrowWrong(object.Env(), name, "a list of pack names");
-    packs.push_back(*pack);
-  }
-  return packs;
 }
 
 // Calls `add` for each object of an array.
@@ -45,10 +47,25 @@ void ForEachObject(const Napi::Array& array, Add add) {
   }
 }
 
-// { root, ranges: [offset, length][] }
+// { pack, records? }
+PackDamage ToPackDamage(const Napi::Object& object) {
+  PackDamage damage;
+  Result<PackName> pack = PackName::Parse(GetString(object, "pack"));
+  if (!pack.ok()) ThrowWrong(object.Env(), "pack", "a pack's name");
+  damage.pack = *pack;
+  damage.whole = object.Get("records").IsUndefined();
+  if (damage.whole) return damage;
+  for (const std::string& id : GetStrings(object, "records")) {
+    damage.ids.push_back(ToId(object.Env(), id));
+  }
+  return damage;
+}
+
+// { root, skipsUnused, ranges: [offset, length][] }
 BackupBase ToBackupBase(const Napi::Object& object) {
   BackupBase base;
   base.root = ToId(object.Env(), GetString(object, "root"));
+  base.skips_unused = GetBool(object, "skipsUnused");
   const Napi::Array ranges = GetArray(object, "ranges");
   base.changed.reserve(ranges.Length());
   for (uint32_t i = 0; i < ranges.Length(); ++i) {
@@ -60,6 +77,14 @@ BackupBase ToBackupBase(const Napi::Object& object) {
         {GetUint(pair.As<Napi::Object>(), "0"), GetUint(pair.As<Napi::Object>(), "1")});
   }
   return base;
+}
+
+UnusedOptions ToUnusedOptions(const Napi::Object& object) {
+  UnusedOptions options;
+  options.quiesced = GetBool(object, "quiesced");
+  options.keep_shadow_copies = GetBool(object, "keepShadowCopies");
+  options.skip_page_files = GetBool(object, "skipPageFiles");
+  return options;
 }
 
 }  // namespace
@@ -109,6 +134,16 @@ std::vector<std::string> GetStrings(const Napi::Object& object, const char* name
   return strings;
 }
 
+std::vector<PackName> GetPackNames(const Napi::Object& object, const char* name) {
+  std::vector<PackName> packs;
+  for (const std::string& text : GetStrings(object, name)) {
+    Result<PackName> pack = PackName::Parse(text);
+    if (!pack.ok()) ThrowWrong(object.Env(), name, "a list of pack names");
+    packs.push_back(*pack);
+  }
+  return packs;
+}
+
 Id ToId(Napi::Env env, const std::string& hex) {
   Id id;
   if (!FromHex(hex, id)) ThrowWrong(env, "id", "64 hexadecimal digits");
@@ -147,12 +182,27 @@ DiskIdentity ToDiskIdentity(const Napi::Object& object) {
   return identity;
 }
 
+// { runKey?, runs: { run, key, publicTail }[], locked }
+std::shared_ptr<const SealKeys> ToSealKeys(const Napi::Object& object) {
+  SealKeys::Options options;
+  if (!object.Get("runKey").IsUndefined()) options.run_key = GetBytes<32>(object, "runKey");
+  ForEachObject(GetArray(object, "runs"), [&](const Napi::Object& row) {
+    options.runs[GetHex<16>(row, "run")] = {GetBytes<32>(row, "key"),
+                                            GetBytes<16>(row, "publicTail")};
+  });
+  options.locked = GetBool(object, "locked");
+  return std::make_shared<SealKeys>(std::move(options));
+}
+
 RepositoryView ToRepositoryView(const Napi::Object& object) {
   RepositoryView view;
   view.listing.root = GetString(object, "root");
   view.listing.index_runs = GetStrings(object, "indexRuns");
   view.listing.packs = GetPackNames(object, "packs");
   view.listing.condemned = GetPackNames(object, "condemned");
+  ForEachObject(GetArray(object, "damaged"), [&](const Napi::Object& row) {
+    view.listing.damaged.push_back(ToPackDamage(row));
+  });
   view.id_key = GetHex<32>(object, "idKey");
   const Napi::Object chunking = GetObject(object, "chunking");
   view.chunking.fixed = GetChoice<bool>(chunking, "scheme", {{"content", false}, {"fixed", true}});
@@ -160,6 +210,10 @@ RepositoryView ToRepositoryView(const Napi::Object& object) {
   view.chunking.average_pages = static_cast<uint32_t>(GetUint(chunking, "averagePages"));
   view.chunking.max_pages = static_cast<uint32_t>(GetUint(chunking, "maxPages"));
   view.chunking.seed = RepositoryKeys(view.id_key).cut_seed;
+  if (!object.Get("seal").IsUndefined()) {
+    view.seal = ToSealKeys(GetObject(object, "seal"));
+    if (!view.seal->is_locked()) view.listing.index_key = SealedIndexKey(view.id_key);
+  }
   return view;
 }
 
@@ -182,6 +236,9 @@ BackupOptions ToBackupOptions(const Napi::Object& object) {
   ForEachObject(GetArray(object, "disks"), [&](const Napi::Object& disk) {
     BackupDisk row{GetString(disk, "path"), ToOpenDiskOptions(GetObject(disk, "open"))};
     if (!disk.Get("base").IsUndefined()) row.base = ToBackupBase(GetObject(disk, "base"));
+    if (!disk.Get("unused").IsUndefined()) {
+      row.unused = ToUnusedOptions(GetObject(disk, "unused"));
+    }
     options.disks.push_back(std::move(row));
   });
   options.run = GetHex<16>(object, "run");
@@ -193,6 +250,15 @@ BackupOptions ToBackupOptions(const Napi::Object& object) {
   options.compression.level = level.As<Napi::Number>().Int32Value();
   options.store = GetBool(object, "store");
   return options;
+}
+
+std::vector<UnusedJob::Source> ToUnusedSources(const Napi::Object& object) {
+  std::vector<UnusedJob::Source> sources;
+  ForEachObject(GetArray(object, "disks"), [&](const Napi::Object& disk) {
+    sources.push_back({GetString(disk, "path"), ToOpenDiskOptions(GetObject(disk, "open")),
+                       ToUnusedOptions(GetObject(disk, "unused"))});
+  });
+  return sources;
 }
 
 RestoreOptions ToRestoreOptions(const Napi::Object& object) {

@@ -84,18 +84,47 @@ Napi::Object FromProblem(Napi::Env env, const Problem& problem) {
   Napi::Object object = FromFailure(env, problem.status);
   if (!problem.object.empty()) object.Set("object", problem.object);
   if (problem.id) object.Set("id", ToHex(*problem.id));
+  if (problem.pack) object.Set("pack", problem.pack->ToString());
   object.Set("roots", MakeArray(env, problem.roots, [&](const Id& root) {
                return Napi::String::New(env, ToHex(root));
              }));
   return object;
 }
 
-Napi::Array FromProblems(Napi::Env env, const std::vector<Problem>& problems) {
-  return MakeArray(env, problems,
-                   [&](const Problem& problem) { return FromProblem(env, problem); });
+Napi::Object FromPartition(Napi::Env env, const UsedPartition& partition) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("offset", Number(env, partition.offset));
+  object.Set("sizeBytes", Number(env, partition.length));
+  object.Set("type", partition.type);
+  object.Set("fileSystem", partition.file_system);
+  object.Set("usedBytes", Number(env, partition.used_bytes));
+  object.Set("skippedBytes", Number(env, partition.skipped_bytes));
+  object.Set("pageFileBytes", Number(env, partition.page_file_bytes));
+  if (!partition.reason_code.empty()) {
+    object.Set("reasonCode", partition.reason_code);
+    object.Set("reason", partition.reason);
+  }
+  return object;
 }
 
 }  // namespace
+
+Napi::Object FromUsedMap(Napi::Env env, const UsedMap& map) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("rules", Napi::Number::New(env, kUsedRules));
+  object.Set("table", map.table);
+  object.Set("skippedBytes", Number(env, map.skipped_bytes));
+  object.Set("droppedBytes", Number(env, map.dropped_bytes));
+  object.Set("readBytes", Number(env, map.read_bytes));
+  if (!map.reason_code.empty()) {
+    object.Set("reasonCode", map.reason_code);
+    object.Set("reason", map.reason);
+  }
+  object.Set("partitions", MakeArray(env, map.partitions, [&](const UsedPartition& partition) {
+               return FromPartition(env, partition);
+             }));
+  return object;
+}
 
 Napi::Value FromStatus(Napi::Env env, const Status& status) {
   Napi::Error error = Napi::Error::New(env, status.message());
@@ -123,8 +152,20 @@ Napi::Object FromInspection(Napi::Env env, const Inspection& inspection) {
   return object;
 }
 
+Napi::Object FromLayerChanges(Napi::Env env, const LayerChanges& changes) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("identity", FromIdentity(env, changes.identity));
+  object.Set("ranges", MakeArray(env, changes.ranges, [&](const LayerChanges::Range& range) {
+               Napi::Array pair = Napi::Array::New(env, 2);
+               pair[0u] = Number(env, range.offset);
+               pair[1u] = Number(env, range.length);
+               return pair;
+             }));
+  return object;
+}
+
 Napi::Object FromStats(Napi::Env env, const StatsSnapshot& stats) {
-  static constexpr const char* kPhases[] = {"open", "copy", "finish", "done"};
+  static constexpr const char* kPhases[] = {"open", "search", "copy", "finish", "done"};
   Napi::Object object = Napi::Object::New(env);
   object.Set("phase", kPhases[static_cast<size_t>(stats.phase)]);
   object.Set("elapsedSeconds", static_cast<double>(stats.elapsed_ns) / 1e9);
@@ -159,6 +200,7 @@ Napi::Object FromBackupResult(Napi::Env env, const BackupResult& result) {
                row.Set("dataBytes", Number(env, disk.data_bytes));
                if (disk.changed_bytes) row.Set("changedBytes", Number(env, *disk.changed_bytes));
                if (!disk.base_refused.empty()) row.Set("baseRefused", disk.base_refused);
+               if (disk.unused) row.Set("unused", FromUsedMap(env, *disk.unused));
                return row;
              }));
   object.Set("packs", FromPackNames(env, result.packs));
@@ -167,12 +209,18 @@ Napi::Object FromBackupResult(Napi::Env env, const BackupResult& result) {
   return object;
 }
 
+Napi::Array FromProblems(Napi::Env env, const std::vector<Problem>& problems) {
+  return MakeArray(env, problems,
+                   [&](const Problem& problem) { return FromProblem(env, problem); });
+}
+
 Napi::Object FromVerifyResult(Napi::Env env, const VerifyResult& result) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("problems", FromProblems(env, result.problems));
   object.Set("problemCount", Number(env, result.problem_count));
   object.Set("chunks", Number(env, result.chunks));
   object.Set("packs", Number(env, result.packs));
+  object.Set("healed", Number(env, result.healed));
   return object;
 }
 

@@ -4,7 +4,7 @@
 #include "addon/stream.h"
 
 #ifdef _WIN32
-#include <windows.h>
+#include "io/system_win.h"
 #endif
 
 #include "addon/convert.h"

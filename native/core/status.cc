@@ -4,7 +4,6 @@
 #include <system_error>
 
 #ifdef _WIN32
-#define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 #else
 #include <cerrno>
@@ -30,20 +29,42 @@ OsMeaning Classify(Code fallback, int os_code) {
   switch (os_code) {
     case ERROR_FILE_NOT_FOUND:
     case ERROR_PATH_NOT_FOUND:
+    case ERROR_INVALID_DRIVE:
+    case ERROR_DIRECTORY:
+    case ERROR_BAD_NETPATH:
+    case ERROR_BAD_NET_NAME:
       return {Code::kNotFound, false};
     case ERROR_ACCESS_DENIED:
+    case ERROR_WRITE_PROTECT:
+    case ERROR_PRIVILEGE_NOT_HELD:
+    case ERROR_NETWORK_ACCESS_DENIED:
       return {Code::kAccessDenied, false};
     case ERROR_SHARING_VIOLATION:
     case ERROR_LOCK_VIOLATION:
+    case ERROR_DELETE_PENDING:
+    case ERROR_USER_MAPPED_FILE:
       return {Code::kFileInUse, true};
     case ERROR_DISK_FULL:
     case ERROR_HANDLE_DISK_FULL:
+    case 1295:  // ERROR_DISK_QUOTA_EXCEEDED, which not all headers have
       return {Code::kDiskFull, true};
     case ERROR_FILE_EXISTS:
     case ERROR_ALREADY_EXISTS:
       return {Code::kExists, false};
+    case ERROR_INVALID_NAME:
+    case ERROR_BAD_PATHNAME:
+    case ERROR_FILENAME_EXCED_RANGE:
+      return {Code::kInvalidArgument, false};
     case ERROR_OPERATION_ABORTED:
-      return {Code::kAborted, true};
+    case ERROR_NOT_READY:
+    case ERROR_SEM_TIMEOUT:
+    case ERROR_NETNAME_DELETED:
+    case ERROR_UNEXP_NET_ERR:
+    case ERROR_NOT_ENOUGH_MEMORY:
+    case ERROR_NO_SYSTEM_RESOURCES:
+    case ERROR_WORKING_SET_QUOTA:
+    case ERROR_NOT_ENOUGH_QUOTA:
+      return {fallback, true};
     default:
       return {fallback, false};
   }
@@ -124,6 +145,18 @@ const char* CodeName(Code code) {
       return "ERR_SOURCE_CHANGED";
     case Code::kVerifyMismatch:
       return "ERR_VERIFY_MISMATCH";
+    case Code::kCorruptStream:
+      return "ERR_CORRUPT_STREAM";
+    case Code::kStreamTruncated:
+      return "ERR_STREAM_TRUNCATED";
+    case Code::kKeyRequired:
+      return "ERR_KEY_REQUIRED";
+    case Code::kKeyWriteOnly:
+      return "ERR_KEY_WRITE_ONLY";
+    case Code::kTampered:
+      return "ERR_TAMPERED";
+    case Code::kSwapped:
+      return "ERR_SWAPPED";
     case Code::kVersion:
       return "ERR_VERSION";
     case Code::kAborted:

@@ -45,7 +45,13 @@ enum class Code : uint8_t {
   kChunkMissing,   // no index run knows the id
   kSourceChanged,  // the disk changed while it was read
   kVerifyMismatch,
-  kVersion,  // made by a newer version
+  kCorruptStream,    // a stream of points is not what was sent
+  kStreamTruncated,  // a stream of points ends before its end; retryable
+  kKeyRequired,      // sealed, and there is no key
+  kKeyWriteOnly,     // the key can add to a sealed repository, not read it
+  kTampered,         // well-formed, and not what was sealed
+  kSwapped,          // sealed, and under another name than its own
+  kVersion,          // made by a newer version
   kAborted,
   kInternal,
 };

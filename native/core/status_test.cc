@@ -1,6 +1,10 @@
 #include "core/status.h"
 
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <cerrno>
+#endif
 #include <set>
 #include <string>
 #include <vector>
@@ -99,6 +103,27 @@ TEST(StatusTest, OsErrorsBecomeCodesAndKeepTheirNumber) {
     Code code;
     bool retryable;
   };
+#ifdef _WIN32
+  const std::vector<Row> rows = {
+      {ERROR_FILE_NOT_FOUND, Code::kNotFound, false},
+      {ERROR_PATH_NOT_FOUND, Code::kNotFound, false},
+      {ERROR_BAD_NETPATH, Code::kNotFound, false},
+      {ERROR_ACCESS_DENIED, Code::kAccessDenied, false},
+      {ERROR_WRITE_PROTECT, Code::kAccessDenied, false},
+      {ERROR_SHARING_VIOLATION, Code::kFileInUse, true},
+      {ERROR_LOCK_VIOLATION, Code::kFileInUse, true},
+      {ERROR_USER_MAPPED_FILE, Code::kFileInUse, true},
+      {ERROR_DISK_FULL, Code::kDiskFull, true},
+      {ERROR_HANDLE_DISK_FULL, Code::kDiskFull, true},
+      {ERROR_ALREADY_EXISTS, Code::kExists, false},
+      {ERROR_FILE_EXISTS, Code::kExists, false},
+      {ERROR_INVALID_NAME, Code::kInvalidArgument, false},
+      {ERROR_OPERATION_ABORTED, Code::kRead, true},
+      {ERROR_NETNAME_DELETED, Code::kRead, true},
+      {ERROR_INVALID_PARAMETER, Code::kRead, false},
+      {ERROR_CRC, Code::kRead, false},
+  };
+#else
   const std::vector<Row> rows = {
       {ENOENT, Code::kNotFound, false},
       {ENOTDIR, Code::kNotFound, false},
@@ -112,6 +137,7 @@ TEST(StatusTest, OsErrorsBecomeCodesAndKeepTheirNumber) {
       {EINTR, Code::kRead, true},
       {EIO, Code::kRead, false},
   };
+#endif
   for (const Row& row : rows) {
     const Status status = Status::FromOs(Code::kRead, "open", "x.vhdx", row.os_code);
     EXPECT_EQ(status.code(), row.code) << row.os_code;

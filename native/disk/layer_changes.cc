@@ -86,9 +86,9 @@ Status CheckBase(const Layers& layers, const LayerChangesOptions& options) {
       .At(base.path());
 }
 
-// Marks the pages of the window that the layer holds itself.
+// Marks the pages of the window that the layer holds itself, and says whether there are any.
 Status MarkPages(const Layer& layer, uint64_t first_page, std::vector<bool>* pages,
-                 std::vector<LayerRun>* runs) {
+                 std::vector<LayerRun>* runs, bool* any) {
   const uint64_t begin = first_page * kPage;
   const uint64_t end = std::min(layer.size(), begin + pages->size() * kPage);
   if (begin >= end) return Status::Ok();
@@ -96,6 +96,7 @@ Status MarkPages(const Layer& layer, uint64_t first_page, std::vector<bool>* pag
   FIRN_RETURN_IF_ERROR(layer.Map(begin, end - begin, runs));
   for (const LayerRun& run : *runs) {
     if (run.kind == LayerRun::Kind::kParent || run.length == 0) continue;
+    *any = true;
     const uint64_t from = run.offset / kPage - first_page;
     const uint64_t to = (run.offset + run.length - 1) / kPage - first_page + 1;
     std::fill(pages->begin() + static_cast<ptrdiff_t>(from),
@@ -133,12 +134,17 @@ Result<LayerChanges> ReadLayerChanges(FileSystem& file_system, const std::string
   RangeList ranges(options.max_ranges);
   std::vector<LayerRun> runs;
   const uint64_t compared = DivideUp(shortest, kPage);
+  std::vector<bool> pages(std::min(kWindowPages, compared), false);
   for (uint64_t page = 0; page < compared; page += kWindowPages) {
-    std::vector<bool> pages(std::min(kWindowPages, compared - page), false);
+    pages.resize(std::min(kWindowPages, compared - page));
+    bool any = false;
     for (uint32_t i = 0; i < options.layers; ++i) {
-      FIRN_RETURN_IF_ERROR(MarkPages(*layers[i], page, &pages, &runs));
+      FIRN_RETURN_IF_ERROR(MarkPages(*layers[i], page, &pages, &runs, &any));
     }
+    // Of a large disk little changes: windows without a mark are neither searched nor cleared.
+    if (!any) continue;
     AddMarked(pages, page, &ranges);
+    std::fill(pages.begin(), pages.end(), false);
   }
   // What lies past the end of one of them was cut off or came new in between.
   if (shortest < longest) ranges.Add(shortest / kPage, DivideUp(longest, kPage));

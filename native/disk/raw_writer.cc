@@ -30,6 +30,7 @@ Result<std::unique_ptr<DiskWriter>> CreateRawWriter(FileSystem& file_system,
   identity.disk_id = {};
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<ImageFile> image,
                         ImageFile::Create(file_system, path, options.overwrite, options.direct));
+  FIRN_RETURN_IF_ERROR(image->buffered()->MakeSparse());
   FIRN_RETURN_IF_ERROR(image->SetSize(identity.size));
   return std::unique_ptr<DiskWriter>(new RawWriter(identity, std::move(image)));
 }

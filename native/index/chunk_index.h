@@ -1,8 +1,9 @@
 // Where is this chunk? All index runs of a repository together.
 //
 // Only packs that were listed count: what an index run says of a pack that is gone is forgotten.
-// Condemned packs (about to be collected) can be read from but are never relied on. Lookups are
-// safe from several threads, also while AddRun takes in another run.
+// Condemned packs (about to be collected) can be read from but are never relied on. Nor are copies
+// that were found damaged: they are read only where there is no other. Lookups are safe from
+// several threads, also while AddRun takes in another run.
 #ifndef FIRN_INDEX_CHUNK_INDEX_H_
 #define FIRN_INDEX_CHUNK_INDEX_H_
 
@@ -26,21 +27,39 @@ struct ChunkPlace {
   RecordClass record_class = RecordClass::kChunk;
 };
 
+// Copies that were found damaged, by a scrub: records of one pack. docs/repository-format.md
+// section 11.
+struct PackDamage {
+  PackName pack;
+  bool whole = false;   // every record of the pack, whatever `ids` says
+  std::vector<Id> ids;  // none: the pack is damaged where no record is
+};
+
 struct RepositoryListing {
   std::string root;                     // the folder
+  std::optional<Key> index_key;         // of a sealed repository: SealedIndexKey
   std::vector<std::string> index_runs;  // file names in index/
   std::vector<PackName> packs;          // that exist
   std::vector<PackName> condemned;
+  std::vector<PackDamage> damaged;  // a pack may be in it more than once
 };
 
 class ChunkIndex {
  public:
   static Result<std::unique_ptr<ChunkIndex>> Open(FileSystem& fs, const RepositoryListing& listing);
 
-  // A place of the record; one in a pack that is not condemned, if there is one.
+  // A place of the record: the one that FindAll has first.
   std::optional<ChunkPlace> Find(const Id& id) const;
+  // Every place of it in a listed pack, for when one turns out to be damaged: first those not known
+  // to be, and of these those in packs that are not condemned.
+  std::vector<ChunkPlace> FindAll(const Id& id) const;
 
-  // Whether a pack that is not condemned holds it. That pack is remembered as relied on.
+  // Whether the copy of this record in this pack, or the pack, was found damaged.
+  bool IsDamaged(uint32_t pack, const Id& id) const;
+  bool HasDamage(uint32_t pack) const;
+
+  // Whether a pack that is not condemned holds it undamaged, as far as is known. That pack is
+  // remembered as relied on.
   bool Rely(const Id& id);
   // The same for a chunk of known length, which something other than its content names: a record of
   // another kind or length does not count.
@@ -52,6 +71,7 @@ class ChunkIndex {
   Status AddRun(const std::string& file_name);
 
   const std::string& root() const { return root_; }
+  const std::optional<Key>& index_key() const { return index_key_; }
   FileSystem& file_system() const { return fs_; }
   // Every pack that some run names and the listing has. Grows with AddRun only.
   PackName pack_name(uint32_t pack) const;
@@ -62,23 +82,33 @@ class ChunkIndex {
   struct Pack {
     PackName name;
     bool condemned = false;
+    bool damaged = false;  // damage_ has it
   };
   // Positions of a run's packs in packs_; kAbsent for those not listed.
   static constexpr uint32_t kAbsent = ~uint32_t{0};
 
-  ChunkIndex(FileSystem& fs, std::string root) : fs_(fs), root_(std::move(root)) {}
+  ChunkIndex(FileSystem& fs, std::string root, const std::optional<Key>& index_key)
+      : fs_(fs), root_(std::move(root)), index_key_(index_key) {}
   void Insert(std::unique_ptr<IndexRun> run);
+  void AddDamage(const PackDamage& damage);
+  bool IsDamagedIn(uint32_t pack, const Id& id) const;
+  // What a writer may rely on: not condemned, and not known to be damaged.
+  bool IsGood(uint32_t pack, const Id& id) const;
   void RelyOn(uint32_t pack);
-  template <typename Accept>
-  std::optional<ChunkPlace> FindAccepted(const Id& id, Accept accept) const;
+  // Calls `visit(place)` for each place in a listed pack, newest run first, until it returns false.
+  template <typename Visit>
+  void ForEachPlace(const Id& id, Visit visit) const;
+  std::optional<ChunkPlace> FindGood(const Id& id) const;
 
   FileSystem& fs_;
   const std::string root_;
+  const std::optional<Key> index_key_;
   mutable std::shared_mutex mutex_;
   std::vector<std::unique_ptr<IndexRun>> runs_;
   std::vector<std::vector<uint32_t>> run_packs_;  // beside runs_
   std::vector<Pack> packs_;
   std::map<PackName, uint32_t> pack_positions_;
+  std::map<uint32_t, PackDamage> damage_;        // by position; ids ascending
   std::unique_ptr<std::atomic<bool>[]> relied_;  // for the packs that were listed
   size_t listed_packs_ = 0;
 };

@@ -117,6 +117,36 @@ TEST_F(ChunkIndexTest, CondemnedPacksAreReadFromButNotReliedOn) {
   EXPECT_EQ(index->ReliedPacks(), std::vector<PackName>{Pack(1)});
 }
 
+TEST_F(ChunkIndexTest, DamagedCopiesAreReadLastAndNotReliedOn) {
+  const auto ids = Ids(10);
+  listing_.packs = {Pack(1), Pack(2), Pack(3)};
+  listing_.index_runs = {WriteRun({Pack(1)}, ids), WriteRun({Pack(2)}, ids),
+                         WriteRun({Pack(3)}, ids)};
+  listing_.condemned = {Pack(2)};
+  // Records of one pack in two pieces, and all of another.
+  listing_.damaged = {{Pack(1), false, {ids[0]}}, {Pack(3), true, {}}, {Pack(1), false, {ids[1]}}};
+  auto index = Open();
+  const auto order = [&](const Id& id) {
+    std::vector<uint32_t> sequences;
+    for (const ChunkPlace& place : index->FindAll(id)) {
+      sequences.push_back(index->pack_name(place.pack).sequence);
+    }
+    EXPECT_EQ(index->pack_name(index->Find(id)->pack).sequence, sequences.at(0));
+    return sequences;
+  };
+  EXPECT_EQ(order(ids[2]), (std::vector<uint32_t>{1, 2, 3}));
+  // The whole copy is in a condemned pack: it is read, and not relied on.
+  for (size_t i : {0, 1}) {
+    EXPECT_EQ(order(ids[i]), (std::vector<uint32_t>{2, 3, 1}));
+    EXPECT_FALSE(index->Rely(ids[i]));
+    EXPECT_FALSE(index->RelyOnChunk(ids[i], 4096));
+  }
+  EXPECT_TRUE(index->Rely(ids[2]));
+  EXPECT_EQ(index->ReliedPacks(), std::vector<PackName>{Pack(1)});
+  EXPECT_TRUE(index->IsDamaged(0, ids[1]) && index->IsDamaged(2, ids[5]));
+  EXPECT_FALSE(index->IsDamaged(0, ids[2]) || index->IsDamaged(1, ids[0]));
+}
+
 TEST_F(ChunkIndexTest, FindingIsNotRelying) {
   const auto ids = Ids(5);
   listing_.packs = {Pack(1)};

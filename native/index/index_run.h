@@ -8,7 +8,9 @@
 #define FIRN_INDEX_INDEX_RUN_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,7 +45,9 @@ struct IndexEntry {
 
 class IndexRun {
  public:
-  static Result<std::unique_ptr<IndexRun>> Open(FileSystem& fs, const std::string& path);
+  // `key` is that of a sealed repository's index runs (SealedIndexKey).
+  static Result<std::unique_ptr<IndexRun>> Open(FileSystem& fs, const std::string& path,
+                                                const std::optional<Key>& key = std::nullopt);
 
   const std::string& path() const { return path_; }
   const std::vector<IndexPack>& packs() const { return packs_; }
@@ -52,6 +56,8 @@ class IndexRun {
 
   // False: certainly not here. True: look.
   bool MayContain(const Id& id) const;
+  // Has the memory fetched meanwhile that MayContain will look at.
+  void Prefetch(const Id& id) const;
   // [first, last) of the entries with this id.
   struct Range {
     uint64_t first = 0;
@@ -61,14 +67,19 @@ class IndexRun {
 
   // Reads everything: the hash, the order, every entry's bounds.
   Status Verify() const;
+  // The hash alone. With a key it tells that a holder of the key wrote it: kTampered.
+  Status CheckHash() const;
 
  private:
-  IndexRun(std::string path, std::unique_ptr<MappedFile> file)
-      : path_(std::move(path)), file_(std::move(file)), bytes_(file_->bytes()) {}
+  IndexRun(std::string path, std::unique_ptr<MappedFile> file, const std::optional<Key>& key)
+      : path_(std::move(path)), key_(key), file_(std::move(file)), bytes_(file_->bytes()) {}
   Status ReadHeader();
   const uint8_t* IdAt(uint64_t i) const { return entry_bytes_ + i * kIndexEntryBytes; }
+  uint64_t Scale(uint64_t values) const;
+  uint64_t Guess(const Id& id) const;
 
   const std::string path_;
+  const std::optional<Key> key_;
   const std::unique_ptr<MappedFile> file_;
   const std::span<const uint8_t> bytes_;
   std::vector<IndexPack> packs_;
@@ -82,7 +93,18 @@ class IndexRun {
 // taken), the folder synced. `entries` name packs by position in `packs`. Entries that are equal in
 // id and pack are written once.
 Status WriteIndexRun(FileSystem& fs, const std::string& path, std::span<const IndexPack> packs,
-                     std::vector<IndexEntry>* entries);
+                     std::vector<IndexEntry>* entries,
+                     const std::optional<Key>& key = std::nullopt);
+
+// Calls its argument for each entry, by id and then by pack, none of them twice; the same each
+// time.
+using IndexEntrySource =
+    std::function<Status(const std::function<Status(const IndexEntry&)>& visit)>;
+
+// The same for entries that are not in memory: the source is gone through three times.
+Status WriteSortedIndexRun(FileSystem& fs, const std::string& path,
+                           std::span<const IndexPack> packs, const IndexEntrySource& source,
+                           const std::optional<Key>& key = std::nullopt);
 
 }  // namespace firn
 

@@ -86,6 +86,7 @@ void StripeHeader::Encode(uint8_t* out) const {
   StoreLe(out + 16, name.sequence);
   StoreLe(out + 20, offset);
   std::memcpy(out + 24, name.run.data(), name.run.size());
+  std::memcpy(out + 40, public_tail.data(), public_tail.size());
   StoreLe(out + 60, Crc32c({out, 60}));
 }
 
@@ -106,8 +107,9 @@ Result<StripeHeader> StripeHeader::Decode(std::span<const uint8_t> bytes) {
   header.name.sequence = LoadLe<uint32_t>(&bytes[16]);
   header.offset = LoadLe<uint32_t>(&bytes[20]);
   std::memcpy(header.name.run.data(), &bytes[24], header.name.run.size());
+  std::memcpy(header.public_tail.data(), &bytes[40], header.public_tail.size());
   if (LoadLe<uint16_t>(&bytes[8]) != kVersion || bytes[10] < 1 || bytes[10] > 2 || bytes[11] != 0 ||
-      !AllZero(bytes.subspan(40, 20))) {
+      !AllZero(bytes.subspan(56, 4))) {
     return Corrupt("a stripe's header holds values that no stripe has");
   }
   return header;

@@ -16,14 +16,13 @@
 
 namespace firn {
 
-using RunId = std::array<uint8_t, 16>;
-
 // A pack's name is never used twice: it has its run and attempt in it.
 struct PackName {
   RunId run{};
   uint32_t attempt = 0;
   uint32_t sequence = 0;
 
+  RecordWriter writer() const { return {run, attempt}; }
   std::string ToString() const;      // "RUN/ATTEMPT-SEQ"
   std::string RelativePath() const;  // "packs/RUN/ATTEMPT-SEQ.pack"
   static Result<PackName> Parse(std::string_view text);
@@ -69,6 +68,8 @@ struct StripeHeader {
   PackName name;
   PackClass pack_class = PackClass::kData;
   uint32_t offset = 0;
+  // Of a write-only key's run: the second half of its public key. Zeros otherwise.
+  std::array<uint8_t, 16> public_tail{};
 
   void Encode(uint8_t* out) const;  // kStripeHeaderBytes
   static Result<StripeHeader> Decode(std::span<const uint8_t> bytes);

@@ -97,7 +97,7 @@ Result<PackWriter::Placement> PackWriter::Place(PackClass pack_class, Stripe* st
       current = nullptr;
     }
   }
-  StripeHeader{pack->name, pack_class, static_cast<uint32_t>(offset)}.Encode(bytes);
+  StripeHeader{pack->name, pack_class, static_cast<uint32_t>(offset), public_tail_}.Encode(bytes);
   std::copy_n(bytes, kStripeHeaderBytes, stripe->headers_.data());
   const Id hash = Blake3(stripe->headers_);
   {

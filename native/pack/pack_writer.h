@@ -68,6 +68,8 @@ class PackWriter {
   // `root` is the repository's folder. `pack_bytes` is the size that packs aim at.
   PackWriter(FileSystem& fs, std::string root, const RunId& run, uint32_t attempt, bool direct,
              uint64_t pack_bytes, Receiver receiver);
+  // What the stripes of a write-only key's run say of it. Before anything is placed.
+  void set_public_tail(const std::array<uint8_t, 16>& tail) { public_tail_ = tail; }
   // Removes what was not finished.
   ~PackWriter();
 
@@ -94,6 +96,7 @@ class PackWriter {
   const bool direct_;
   const uint64_t pack_bytes_;
   const Receiver receiver_;
+  std::array<uint8_t, 16> public_tail_{};
 
   std::mutex mutex_;
   uint32_t next_sequence_ = 0;

@@ -1,6 +1,7 @@
 #include "pipeline/backup_job.h"
 
 #include "pipeline/backup_worker.h"
+#include "used/used_disk.h"
 
 namespace firn {
 
@@ -16,13 +17,15 @@ BackupJob::~BackupJob() = default;
 
 Status BackupJob::OpenAll() {
   const RepositoryView& repository = options_.repository;
-  shared_ = std::make_unique<Shared>(repository.id_key);
+  shared_ = std::make_unique<Shared>(repository);
   shared_->chunking = repository.chunking;
   shared_->chunking.seed = shared_->keys.cut_seed;
   FIRN_RETURN_IF_ERROR(shared_->chunking.Check());
-  shared_->memory = BackupMemory::Plan(tuning_.memory_bytes, tuning_.workers,
-                                       RecordBytesMax(repository.chunking.max_pages * kPageBytes));
   FIRN_RETURN_IF_ERROR(OpenDisks());
+  uint64_t memory_bytes = tuning_.memory_bytes;
+  FIRN_RETURN_IF_ERROR(LeaveOutUnused(&memory_bytes));
+  shared_->memory = BackupMemory::Plan(memory_bytes, tuning_.workers,
+                                       RecordBytesMax(repository.chunking.max_pages * kPageBytes));
   if (options_.store) FIRN_RETURN_IF_ERROR(OpenStore());
   for (size_t i = 0; i < options_.disks.size(); ++i) OpenBase(options_.disks[i], i);
   return MakePlan();
@@ -38,8 +41,43 @@ Status BackupJob::OpenDisks() {
     }
     shared_->disks.push_back(std::move(disk));
     shared_->maps.push_back(std::make_unique<MapBuilder>());
+    shared_->skipped.push_back(nullptr);
     shared_->bases.emplace_back();
     result_.disks.emplace_back();
+  }
+  return Status::Ok();
+}
+
+// From here on the disks are seen without what is left out of them. Takes from `memory_bytes` what
+// keeps the ranges.
+Status BackupJob::LeaveOutUnused(uint64_t* memory_bytes) {
+  std::vector<SearchedDisk> searched;
+  for (size_t i = 0; i < options_.disks.size(); ++i) {
+    if (!options_.disks[i].unused) continue;
+    searched.push_back({shared_->disks[i].get(), *options_.disks[i].unused, {}});
+  }
+  if (searched.empty()) return Status::Ok();
+  stats_.phase = Phase::kSearch;
+  FIRN_RETURN_IF_ERROR(
+      FindUnused({.workers = tuning_.workers,
+                  .memory_bytes = tuning_.memory_bytes,
+                  .cancelled = cancelled(),
+                  .stats = stats_,
+                  .run = [this](auto count, const auto& work) { return RunWorkers(count, work); }},
+                 &searched));
+  size_t next = 0;
+  for (size_t i = 0; i < options_.disks.size(); ++i) {
+    if (!options_.disks[i].unused) continue;
+    UsedMap& map = searched[next++].map;
+    const uint64_t bytes = map.skipped.capacity() * sizeof(ByteRange);
+    *memory_bytes -= std::min(*memory_bytes, bytes);
+    if (!map.skipped.empty()) {
+      auto used = std::make_unique<UsedDisk>(std::move(shared_->disks[i]), std::move(map.skipped));
+      shared_->skipped[i] = &used->skipped();
+      shared_->disks[i] = std::move(used);
+    }
+    map.skipped.clear();
+    result_.disks[i].unused = std::move(map);
   }
   return Status::Ok();
 }
@@ -56,6 +94,9 @@ Status BackupJob::OpenStore() {
       kPackBytes, [registry](const PackName& name, const PackTable& table) {
         return registry->AddPack(name, table);
       });
+  if (repository.seal != nullptr) {
+    shared_->packs->set_public_tail(repository.seal->PublicTail(options_.run));
+  }
   registry->set_sync_packs([packs = shared_->packs.get()] { return packs->SyncNames(); });
   // Map objects are small and lie side by side: the kernel's cache suits them.
   shared_->base_packs = std::make_unique<PackFiles>(fs_, repository.listing.root, false);
@@ -70,9 +111,9 @@ void BackupJob::OpenBase(const BackupDisk& source, size_t disk) {
     row.base_refused = "nothing is stored: the disk was read as a whole";
     return;
   }
-  Result<std::unique_ptr<DiskBase>> base =
-      DiskBase::Open(*source.base, *shared_->disks[disk], shared_->index.get(),
-                     shared_->base_packs.get(), shared_->keys, shared_->chunking);
+  Result<std::unique_ptr<DiskBase>> base = DiskBase::Open(
+      *source.base, *shared_->disks[disk], shared_->skipped[disk], shared_->index.get(),
+      shared_->base_packs.get(), shared_->keys, shared_->chunking);
   if (!base.ok()) {
     row.base_refused = base.status().ToString();
     return;

@@ -1,6 +1,7 @@
 // Backup: disks in, packs, index runs and map roots out.
 //
-//   plan -> [reader -> walk, hash, look up, compress -> stripe -> pack] x workers -> index run
+//   unused blocks -> plan -> [reader -> walk, hash, look up, compress -> stripe -> pack] x workers
+//                                                                                     -> index run
 //
 // Everything in brackets happens on one worker with one segment, so that a chunk is walked, hashed
 // and compressed while it is in that core's cache, and no queue or lock stands between the stages.
@@ -36,6 +37,7 @@
 #include "pipeline/disk_base.h"
 #include "pipeline/job.h"
 #include "pipeline/map_builder.h"
+#include "pipeline/unused_search.h"
 
 namespace firn {
 
@@ -44,11 +46,13 @@ struct BackupDisk {
   OpenDiskOptions open;
   // Not used where nothing is stored. A base that can't be used makes a full backup, not a failure.
   std::optional<BackupBase> base = std::nullopt;
+  // Leaves out what the file systems on the disk do not use: it reads as zero in the point.
+  std::optional<UnusedOptions> unused = std::nullopt;
 };
 
 struct BackupOptions {
   RepositoryView repository;
-  std::vector<BackupDisk> disks;
+  std::vector<BackupDisk> disks;  // of one machine: a hibernated one skips nothing on any of them
   RunId run{};
   uint32_t attempt = 0;
   CompressionOptions compression;
@@ -64,6 +68,8 @@ struct BackupResult {
     std::optional<uint64_t> changed_bytes;
     // Why the base, or a part of it, was not used and the disk read instead; "" if it was.
     std::string base_refused;
+    // Where unused blocks were to be left out: which were, without the ranges, and why others not.
+    std::optional<UsedMap> unused;
   };
   std::vector<DiskResult> disks;
   std::vector<PackName> packs;
@@ -86,6 +92,7 @@ class BackupJob final : public Job {
   Status DoRun() override;
   Status OpenAll();
   Status OpenDisks();
+  Status LeaveOutUnused(uint64_t* memory_bytes);
   Status OpenStore();
   void OpenBase(const BackupDisk& source, size_t disk);
   Status MakePlan();

@@ -18,6 +18,12 @@ Result<std::unique_ptr<BackupWorker>> BackupWorker::Create(BackupJob* job) {
   if (!stores) return worker;
 
   FIRN_ASSIGN_OR_RETURN(worker->encoder_, RecordEncoder::Create(job->options_.compression));
+  if (worker->shared_->keys.seal != nullptr) {
+    FIRN_ASSIGN_OR_RETURN(
+        worker->sealer_,
+        RecordSealer::Create(*worker->shared_->keys.seal,
+                             {job->options_.run, job->options_.attempt}, &worker->shared_->nonces));
+  }
   std::span<uint8_t> rest = worker->memory_.span().subspan(segment_bytes);
   std::vector<std::span<uint8_t>> data;
   for (uint32_t i = 0; i < plan.data_stripes; ++i) {
@@ -76,6 +82,7 @@ Result<bool> BackupWorker::Choose(Segment* segment) {
   }
   PageSet changed;
   base->AddChangedPages(place.segment, &changed);
+  FIRN_RETURN_IF_ERROR(base->AddMovedPages(place.segment, *leaf, &changed));
   if (!KeepChunks(*leaf, &changed)) {
     base->Refuse(Status::Error(Code::kChunkMissing,
                                "chunks of the base are in no pack that may be relied on"));
@@ -200,7 +207,8 @@ Status BackupWorker::StoreRecord(PackClass pack_class, RecordClass record_class,
       Stripe * stripe,
       stripes_->Reserve(pack_class, RecordBytesMax(static_cast<uint32_t>(content.size()))));
   clock_.Skip();
-  const RecordHeader header = encoder_->Encode(record_class, id, content, stripe->tail());
+  RecordHeader header = encoder_->Encode(record_class, id, content, stripe->tail());
+  if (sealer_ != nullptr) FIRN_RETURN_IF_ERROR(sealer_->Seal(&header, stripe->tail()));
   stripe->Append(header);
   clock_.Charge(Stage::kCompress);
   job_->stats_.stored_bytes.fetch_add(kRecordHeaderBytes + header.stored_length,

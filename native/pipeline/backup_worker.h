@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "chunk/map_format.h"
+#include "codec/seal.h"
 #include "io/aligned_buffer.h"
 #include "pipeline/backup_job.h"
 #include "pipeline/memory_plan.h"
@@ -17,12 +18,13 @@ namespace firn {
 
 // What the workers of a backup share; all of it is thread-safe or constant while they run.
 struct BackupJob::Shared {
-  explicit Shared(const Key& id_key) : keys(id_key) {}
+  explicit Shared(const RepositoryView& view) : keys(view.keys()) {}
 
   RepositoryKeys keys;
   ChunkingParameters chunking;
   BackupMemory memory;
   std::vector<std::unique_ptr<Disk>> disks;
+  std::vector<const std::vector<ByteRange>*> skipped;  // beside disks, and theirs; null: nothing is
   // Null when nothing is stored, as are registry and packs.
   std::unique_ptr<ChunkIndex> index;
   std::vector<std::unique_ptr<MapBuilder>> maps;  // beside disks
@@ -31,6 +33,7 @@ struct BackupJob::Shared {
   std::unique_ptr<SegmentPlan> plan;
   std::unique_ptr<ChunkRegistry> registry;
   std::unique_ptr<PackWriter> packs;
+  NonceCounter nonces = 0;  // of this attempt's records
 };
 
 class BackupWorker {
@@ -65,6 +68,7 @@ class BackupWorker {
   std::unique_ptr<SegmentReader> reader_;
   std::unique_ptr<StripeWriter> stripes_;
   std::unique_ptr<RecordEncoder> encoder_;
+  std::unique_ptr<RecordSealer> sealer_;  // null unless the repository is sealed
   std::unique_ptr<MapReader> base_maps_;  // null when nothing is stored
 };
 

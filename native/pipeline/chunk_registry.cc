@@ -24,7 +24,8 @@ Status ChunkRegistry::WriteRun() {
   std::snprintf(tail, sizeof tail, "-%04x-%08zx.idx", attempt_, index_runs_.size());
   const std::string name = ToHex(run_) + tail;
   const std::string path = JoinPath(JoinPath(index_->root(), "index"), name);
-  FIRN_RETURN_IF_ERROR(WriteIndexRun(index_->file_system(), path, packs_, &entries_));
+  FIRN_RETURN_IF_ERROR(
+      WriteIndexRun(index_->file_system(), path, packs_, &entries_, index_->index_key()));
   FIRN_RETURN_IF_ERROR(index_->AddRun(name));
   // Found through the index from here on.
   for (const IndexEntry& entry : entries_) claimed_.Erase(entry.id);

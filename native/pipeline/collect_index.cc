@@ -12,8 +12,9 @@ uint64_t RecordBytes(const IndexEntry& entry) {
 
 // The copy that counts: the one in the pack that is live for the largest part, so that the packs
 // that are worth keeping gather what is needed and the others become waste.
+template <typename Accept>
 const LiveIndex::Copy* OwnerOf(std::span<const LiveIndex::Copy> copies,
-                               const std::vector<CollectPack>& packs) {
+                               const std::vector<CollectPack>& packs, Accept accept) {
   const LiveIndex::Copy* owner = nullptr;
   const auto share = [&](const LiveIndex::Copy& copy) {
     const CollectPack& pack = packs[copy.pack];
@@ -27,7 +28,7 @@ const LiveIndex::Copy* OwnerOf(std::span<const LiveIndex::Copy> copies,
     return a.pack < b.pack;
   };
   for (const LiveIndex::Copy& copy : copies) {
-    if (!packs[copy.pack].stays()) continue;
+    if (!packs[copy.pack].stays() || !accept(copy)) continue;
     if (owner == nullptr || is_better(copy, *owner)) owner = &copy;
   }
   return owner;
@@ -82,6 +83,10 @@ Result<std::unique_ptr<LiveIndex>> LiveIndex::Open(FileSystem& fs, const Reposit
   for (const PackName& name : victims) {
     const uint32_t pack = live->Position(name);
     if (pack != kAbsent) live->packs_[pack].victim = true;
+  }
+  // Both number the listed packs as they are listed.
+  for (uint32_t pack = 0; pack < live->packs_.size(); ++pack) {
+    live->packs_[pack].damaged = live->index_->HasDamage(pack);
   }
   for (const auto& run : live->index_->runs()) {
     FIRN_RETURN_IF_ERROR(run->Verify());
@@ -155,8 +160,12 @@ void LiveIndex::Account() {
   ForEachLive([this](const Id&, std::span<const Copy> copies) {
     for (const Copy& copy : copies) packs_[copy.pack].live_bytes += RecordBytes(EntryOf(copy));
   });
-  ForEachLive([this](const Id&, std::span<const Copy> copies) {
-    if (const Copy* owner = OwnerOf(copies, packs_)) {
+  ForEachLive([this](const Id& id, std::span<const Copy> copies) {
+    const auto is_whole = [&](const Copy& copy) { return IsWhole(id, copy); };
+    if (std::none_of(copies.begin(), copies.end(), is_whole)) {
+      for (const Copy& copy : copies) packs_[copy.pack].unhealed = true;
+    }
+    if (const Copy* owner = OwnerOf(copies, packs_, is_whole)) {
       ++packs_[owner->pack].owned_records;
       packs_[owner->pack].owned_bytes += RecordBytes(EntryOf(*owner));
       return;

@@ -33,7 +33,9 @@ struct CollectPack {
   bool condemned = false;  // by anyone but this collection
   bool victim = false;     // of this collection
   bool is_map = false;     // holds map objects
-  bool needed = false;     // holds a live record of which no pack that stays has a copy
+  bool needed = false;     // holds a live record of which no pack that stays has a whole copy
+  bool damaged = false;    // a scrub has found damage in it
+  bool unhealed = false;   // holds a live record all copies of which are damaged
   uint64_t file_bytes = 0;
   uint64_t records = 0, record_bytes = 0;
   uint64_t live_bytes = 0;
@@ -77,6 +79,11 @@ class LiveIndex {
   void ForEachLive(Visit visit) const;
 
   IndexEntry EntryOf(const Copy& copy) const { return tables_[copy.table].Entry(copy.row); }
+
+  // Nobody has found it damaged.
+  bool IsWhole(const Id& id, const Copy& copy) const {
+    return !packs_[copy.pack].damaged || !index_->IsDamaged(copy.pack, id);
+  }
 
   // Fills in the packs' live and owned bytes and whether they are needed.
   void Account();

@@ -28,7 +28,7 @@ struct MarkOptions {
 class MarkJob final : public Job {
  public:
   MarkJob(FileSystem& fs, const Tuning& tuning, MarkOptions options)
-      : Job(fs, tuning), options_(std::move(options)), keys_(options_.repository.id_key) {}
+      : Job(fs, tuning), options_(std::move(options)), keys_(options_.repository.keys()) {}
 
   // After Run has succeeded.
   std::shared_ptr<LiveIndex> live() const { return live_; }

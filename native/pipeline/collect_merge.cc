@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <set>
 
 namespace firn {
@@ -49,28 +50,61 @@ Status MergeJob::DoRun() {
 // REQUIRES: sources of one run stand side by side.
 Status MergeJob::WriteRun(std::span<const Source> sources) {
   std::vector<IndexPack> packs;
-  std::vector<IndexEntry> entries;
-  for (size_t first = 0; first < sources.size();) {
-    const IndexRun& run = *sources[first].run;
-    std::vector<uint32_t> positions(run.packs().size(), LiveIndex::kAbsent);
-    for (; first < sources.size() && sources[first].run == &run; ++first) {
-      positions[sources[first].pack] = static_cast<uint32_t>(packs.size());
-      packs.push_back(run.packs()[sources[first].pack]);
+  std::vector<MergedRun> runs;
+  for (const Source& source : sources) {
+    if (runs.empty() || runs.back().run != source.run) {
+      runs.push_back({source.run, std::vector(source.run->packs().size(), LiveIndex::kAbsent)});
     }
-    for (uint64_t row = 0; row < run.entries(); ++row) {
-      IndexEntry entry = run.Entry(row);
-      if (entry.pack >= positions.size() || positions[entry.pack] == LiveIndex::kAbsent) continue;
-      entry.pack = positions[entry.pack];
-      entries.push_back(entry);
-    }
+    runs.back().positions[source.pack] = static_cast<uint32_t>(packs.size());
+    packs.push_back(source.run->packs()[source.pack]);
   }
   char tail[32];
   std::snprintf(tail, sizeof tail, "-%04x-%08zx.idx", options_.attempt, written_.size());
   const std::string name = ToHex(options_.run) + tail;
   const std::string path = JoinPath(JoinPath(options_.root, "index"), name);
-  FIRN_RETURN_IF_ERROR(WriteIndexRun(fs_, path, packs, &entries));
+  const IndexEntrySource source = [&](const auto& visit) { return Merge(runs, visit); };
+  FIRN_RETURN_IF_ERROR(
+      WriteSortedIndexRun(fs_, path, packs, source, options_.live->index().index_key()));
   written_.push_back(name);
   return Status::Ok();
+}
+
+// Gives what the runs have of the packs that are wanted, in the order of a run.
+Status MergeJob::Merge(std::span<const MergedRun> runs,
+                       const std::function<Status(const IndexEntry&)>& visit) const {
+  struct Cursor {
+    IndexEntry entry;  // its pack counts in the new run
+    size_t run = 0;
+    uint64_t row = 0;
+  };
+  const auto later = [](const Cursor& a, const Cursor& b) {
+    return a.entry.id != b.entry.id ? b.entry.id < a.entry.id : b.entry.pack < a.entry.pack;
+  };
+  std::vector<Cursor> heap;
+  const auto push = [&](size_t run, uint64_t row) {
+    const auto& [source, positions] = runs[run];
+    for (; row < source->entries(); ++row) {
+      IndexEntry entry = source->Entry(row);
+      if (entry.pack >= positions.size() || positions[entry.pack] == LiveIndex::kAbsent) continue;
+      entry.pack = positions[entry.pack];
+      heap.push_back({entry, run, row});
+      std::push_heap(heap.begin(), heap.end(), later);
+      return;
+    }
+  };
+  for (size_t run = 0; run < runs.size(); ++run) push(run, 0);
+  std::optional<IndexEntry> last;
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), later);
+    const Cursor cursor = heap.back();
+    heap.pop_back();
+    push(cursor.run, cursor.row + 1);
+    const IndexEntry& entry = cursor.entry;
+    if (last && last->id == entry.id && last->pack == entry.pack) continue;
+    last = entry;
+    FIRN_RETURN_IF_ERROR(visit(entry));
+  }
+  return CheckStopped();
 }
 
 }  // namespace firn

@@ -7,7 +7,9 @@
 #ifndef FIRN_PIPELINE_COLLECT_MERGE_H_
 #define FIRN_PIPELINE_COLLECT_MERGE_H_
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,8 +29,9 @@ struct MergeOptions {
 
 class MergeJob final : public Job {
  public:
-  // More are written as another run: entries are sorted in memory.
-  static constexpr uint64_t kEntriesMax = 1 << 20;
+  // More are written as another run. Entries are merged as they lie, so that what takes memory is a
+  // run's filter, and a run that names a pack which is gone is written anew as a whole.
+  static constexpr uint64_t kEntriesMax = 1 << 23;
 
   MergeJob(FileSystem& fs, const Tuning& tuning, MergeOptions options,
            uint64_t entries_max = kEntriesMax)
@@ -42,9 +45,16 @@ class MergeJob final : public Job {
     uint32_t pack = 0;  // in that run
     uint64_t entries = 0;
   };
+  // An old run, and where each of its packs stands in the new one: kAbsent for those left out.
+  struct MergedRun {
+    const IndexRun* run = nullptr;
+    std::vector<uint32_t> positions;
+  };
   Status DoRun() override;
   std::vector<Source> Sources() const;
   Status WriteRun(std::span<const Source> sources);
+  Status Merge(std::span<const MergedRun> runs,
+               const std::function<Status(const IndexEntry&)>& visit) const;
 
   const MergeOptions options_;
   const uint64_t entries_max_;

@@ -38,7 +38,10 @@ class RescueJob::Worker {
   // Reads from records[first] on, as many as lie near each other; the first one not read.
   Result<size_t> ReadBatch(File* file, const std::vector<PackRecord>& records, size_t first);
   // Ok, also when the record is damaged: then `*damage` says so.
-  Status CopyRecord(const PackRecord& record, std::span<const uint8_t> bytes, Status* damage);
+  Status CopyRecord(const PackName& name, const PackRecord& record, std::span<const uint8_t> bytes,
+                    Status* damage);
+  // The same for a record that was found whole: makes it one of this run.
+  Status SealAnew(const PackName& name, std::span<const uint8_t>* bytes, Status* damage);
 
   RescueJob* const job_;
   StageClock clock_;
@@ -48,6 +51,10 @@ class RescueJob::Worker {
   uint64_t stripe_room_ = 0;
   uint64_t map_room_ = 0;
   std::vector<uint8_t> batch_;
+  // Where the repository is sealed.
+  std::unique_ptr<RecordOpener> opener_;
+  std::unique_ptr<RecordSealer> sealer_;
+  std::vector<uint8_t> moved_;
 };
 
 Result<std::unique_ptr<RescueJob::Worker>> RescueJob::Worker::Create(RescueJob* job) {
@@ -66,6 +73,13 @@ Result<std::unique_ptr<RescueJob::Worker>> RescueJob::Worker::Create(RescueJob* 
   worker->stripes_ = std::make_unique<StripeWriter>(
       job->packs_.get(), worker->io_.get(), &worker->clock_, data,
       std::vector<std::span<uint8_t>>{worker->memory_.span().subspan(data_bytes)});
+  if (job->options_.seal != nullptr) {
+    worker->opener_ = std::make_unique<RecordOpener>(job->options_.seal);
+    FIRN_ASSIGN_OR_RETURN(
+        worker->sealer_,
+        RecordSealer::Create(*job->options_.seal, {job->options_.run, job->options_.attempt},
+                             &job->nonces_));
+  }
   worker->stripe_room_ = plan.stripe_bytes - kStripeHeaderBytes;
   worker->map_room_ = BackupMemory::kMapStripeBytes - kStripeHeaderBytes;
   return worker;
@@ -103,8 +117,18 @@ Result<size_t> RescueJob::Worker::ReadBatch(File* file, const std::vector<PackRe
   return end;
 }
 
-Status RescueJob::Worker::CopyRecord(const PackRecord& record, std::span<const uint8_t> bytes,
-                                     Status* damage) {
+Status RescueJob::Worker::SealAnew(const PackName& name, std::span<const uint8_t>* bytes,
+                                   Status* damage) {
+  *damage = UnsealRecord(opener_.get(), *bytes, name.writer(), &moved_);
+  if (!damage->ok()) return Status::Ok();
+  FIRN_ASSIGN_OR_RETURN(RecordHeader header, RecordHeader::Decode(moved_.data()));
+  moved_.resize(moved_.size() + Aes256Gcm::kTagBytes);
+  *bytes = moved_;
+  return sealer_->Seal(&header, moved_.data());
+}
+
+Status RescueJob::Worker::CopyRecord(const PackName& name, const PackRecord& record,
+                                     std::span<const uint8_t> bytes, Status* damage) {
   const bool is_map = record.record_class == RecordClass::kMap;
   Result<RecordHeader> header = RecordHeader::Decode(bytes.data());
   if (!header.ok()) {
@@ -118,6 +142,11 @@ Status RescueJob::Worker::CopyRecord(const PackRecord& record, std::span<const u
     *damage = Status::Error(Code::kCorruptChunk, "a record does not match its checksum or table")
                   .DataLoss();
     return Status::Ok();
+  }
+  if (sealer_ != nullptr) {
+    FIRN_RETURN_IF_ERROR(SealAnew(name, &bytes, damage));
+    if (!damage->ok()) return Status::Ok();
+    FIRN_ASSIGN_OR_RETURN(*header, RecordHeader::Decode(bytes.data()));
   }
   clock_.Charge(Stage::kHash);
   const PackClass pack_class = is_map ? PackClass::kMap : PackClass::kData;
@@ -157,7 +186,7 @@ Status RescueJob::Worker::Copy(const Victim& victim) {
       const PackRecord& record = (*records)[first];
       Status damage;
       FIRN_RETURN_IF_ERROR(
-          CopyRecord(record,
+          CopyRecord(name, record,
                      std::span(batch_).subspan(record.offset - begin,
                                                kRecordHeaderBytes + record.stored_length),
                      &damage));
@@ -168,7 +197,8 @@ Status RescueJob::Worker::Copy(const Victim& victim) {
   return Status::Ok();
 }
 
-// One copy of each live record that no pack which stays holds.
+// One copy of each live record that no pack which stays holds whole. Copies that were found damaged
+// are not moved: what is written again must not look as good as new.
 void RescueJob::Choose() {
   LiveIndex& live = *options_.live;
   std::vector<CollectPack>& packs = live.packs();
@@ -177,9 +207,10 @@ void RescueJob::Choose() {
     if (pack != LiveIndex::kAbsent) packs[pack].victim = true;
   }
   std::vector<Victim> rows(packs.size());
-  live.ForEachLive([&](const Id&, std::span<const LiveIndex::Copy> copies) {
+  live.ForEachLive([&](const Id& id, std::span<const LiveIndex::Copy> copies) {
     const LiveIndex::Copy* chosen = nullptr;
     for (const LiveIndex::Copy& copy : copies) {
+      if (!live.IsWhole(id, copy)) continue;
       if (packs[copy.pack].stays()) return;
       if (chosen == nullptr && packs[copy.pack].victim) chosen = &copy;
     }
@@ -205,6 +236,7 @@ Status RescueJob::DoRun() {
   stats_.memory_bytes = memory_.registry_bytes + memory_.workers * memory_.worker_bytes();
   RepositoryListing empty;
   empty.root = options_.root;
+  empty.index_key = options_.index_key;
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<ChunkIndex> index, ChunkIndex::Open(fs_, empty));
   ChunkRegistry registry(index.get(), options_.run, options_.attempt,
                          memory_.registry_bytes / ChunkRegistry::kEntryBytes);

@@ -1,7 +1,8 @@
 // The rescue of a collection: live records that only victims hold are copied into new packs.
 //
 // Records are copied as they stand, with their headers checked and their stored bytes held against
-// their checksum; nothing is decompressed. A victim that can't be read in full is named in the
+// their checksum; nothing is decompressed. In a sealed repository each is opened and sealed again
+// under the key of this job's run. A victim that can't be read in full is named in the
 // result: it must be spared. The new packs are durable and named by index runs when Run has
 // succeeded, before anything is condemned.
 #ifndef FIRN_PIPELINE_COLLECT_RESCUE_H_
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/seal.h"
 #include "io/aligned_buffer.h"
 #include "pipeline/chunk_registry.h"
 #include "pipeline/collect_index.h"
@@ -25,7 +27,9 @@ namespace firn {
 struct RescueOptions {
   std::string root;  // the repository's folder
   ChunkingParameters chunking;
-  std::shared_ptr<LiveIndex> live;  // marked
+  std::optional<Key> index_key;          // of a sealed repository,
+  std::shared_ptr<const SealKeys> seal;  // as are these
+  std::shared_ptr<LiveIndex> live;       // marked
   std::vector<PackName> victims;
   RunId run{};
   uint32_t attempt = 0;
@@ -63,6 +67,7 @@ class RescueJob final : public Job {
   BackupMemory memory_;
   std::vector<Victim> victims_;
   std::unique_ptr<PackWriter> packs_;
+  NonceCounter nonces_ = 0;
   std::mutex mutex_;
   RescueResult result_;
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 
 #include "io/fault_file_system.h"
 #include "pipeline/collect_mark.h"
@@ -208,6 +209,32 @@ TEST_F(CollectTest, MergedRunsAreCutToSizeWithoutTearingAPackApart) {
   EXPECT_EQ(packs, again->packs().size());
 }
 
+TEST_F(CollectTest, AMergedRunHasWhatTheOldOnesHadInOrder) {
+  std::vector<Id> roots;
+  for (uint64_t seed = 1; seed <= 5; ++seed) roots.push_back(BackUp(Content(seed, 20)));
+  const auto live = MustMark(Mark(roots));
+  std::multimap<Id, uint32_t> before;
+  for (const auto& run : live->index().runs()) {
+    for (uint64_t i = 0; i < run->entries(); ++i) {
+      before.emplace(run->Entry(i).id, run->Entry(i).stored_length);
+    }
+  }
+  ASSERT_GT(live->index().runs().size(), 1u);
+  const std::vector<std::string> replaced = repository_.View().listing.index_runs;
+  MergeJob merge(FileSystem::Default(), SmallTuning(), Merge(live, {}));
+  ASSERT_TRUE(merge.Run().ok());
+  ASSERT_EQ(merge.index_runs().size(), 1u);
+  for (const std::string& name : replaced) Remove("index/" + name);
+  const auto again = MustMark(Mark(roots));
+  const IndexRun& run = *again->index().runs().front();
+  EXPECT_TRUE(run.Verify().ok());
+  std::multimap<Id, uint32_t> after;
+  for (uint64_t i = 0; i < run.entries(); ++i) {
+    after.emplace(run.Entry(i).id, run.Entry(i).stored_length);
+  }
+  EXPECT_EQ(after, before);
+}
+
 TEST_F(CollectTest, ARescueThatFailsAtAnyWriteLeavesWhatWasThere) {
   const Id kept = BackUp(Content(1));
   const RepositoryView before = repository_.View();
@@ -236,6 +263,40 @@ TEST_F(CollectTest, ARescueThatFailsAtAnyWriteLeavesWhatWasThere) {
   }
   EXPECT_TRUE(done);
   EXPECT_EQ(repository_.RestoreDifference(kept, Content(1)), "");
+}
+
+TEST_F(CollectTest, ACopyThatIsKnownToBeDamagedIsNeitherKeptForNorCopied) {
+  const Id kept = BackUp(Content(1));
+  const std::vector<PackName> first = repository_.View().listing.packs;
+  MarkOptions options = Mark({kept});
+  for (const PackName& pack : first) {
+    options.repository.listing.damaged.push_back({.pack = pack, .whole = true, .ids = {}});
+  }
+  const auto alone = MustMark(options);
+  for (const CollectPack& pack : alone->packs()) {
+    EXPECT_TRUE(pack.damaged && pack.unhealed && pack.needed);
+  }
+  RescueJob none(FileSystem::Default(), SmallTuning(), Rescue(alone, first));
+  ASSERT_TRUE(none.Run().ok());
+  EXPECT_EQ(none.result().records, 0u);
+  // The same content once more, as a backup that knows of the damage stores it.
+  const std::string path = folder_ / "disk.raw";
+  BackupOptions again = repository_.Options({path});
+  again.repository.listing.damaged = options.repository.listing.damaged;
+  ASSERT_TRUE(TestRepository::Run(std::move(again)).status.ok());
+  options.repository.listing.packs = repository_.View().listing.packs;
+  options.repository.listing.index_runs = repository_.View().listing.index_runs;
+  const auto healed = MustMark(options);
+  for (const CollectPack& pack : healed->packs()) {
+    EXPECT_FALSE(pack.unhealed || pack.needed);
+    EXPECT_EQ(pack.owned_bytes, pack.damaged ? 0 : pack.record_bytes);
+  }
+  // Without the whole copy the damaged ones are needed again, whatever they are worth.
+  for (const CollectPack& pack : healed->packs()) {
+    if (!pack.damaged) options.victims.push_back(pack.name);
+  }
+  const auto doomed = MustMark(options);
+  for (const CollectPack& pack : doomed->packs()) EXPECT_TRUE(pack.needed);
 }
 
 TEST_F(CollectTest, ADamagedVictimIsNamedAndNothingOfItIsTakenForSaved) {

@@ -31,10 +31,12 @@ Status CheckOnGrid(const MapLeaf& leaf, const ChunkingParameters& chunking) {
 }  // namespace
 
 Result<std::unique_ptr<DiskBase>> DiskBase::Open(const BackupBase& base, const Disk& disk,
+                                                 const std::vector<ByteRange>* skipped,
                                                  const ChunkIndex* index, PackFiles* packs,
                                                  const RepositoryKeys& keys,
                                                  const ChunkingParameters& chunking) {
-  std::unique_ptr<DiskBase> opened(new DiskBase(disk, index, packs, keys, chunking));
+  std::unique_ptr<DiskBase> opened(
+      new DiskBase(disk, skipped, base.skips_unused, index, packs, keys, chunking));
   FIRN_ASSIGN_OR_RETURN(opened->root_, opened->maps_.ReadRoot(base.root));
   opened->segments_ = DivideUp(disk.size(), kSegmentBytes);
   opened->SetChanged(base.changed);
@@ -95,6 +97,60 @@ void DiskBase::AddChangedPages(uint64_t segment, PageSet* pages) const {
   }
 }
 
+Status DiskBase::AddMovedPages(uint64_t segment, const MapLeaf& leaf, PageSet* pages) const {
+  uint32_t page = 0;
+  for (const LeafRun& run : leaf.runs) {
+    const uint32_t end = page + run.pages;
+    if (!run.hole) AddSkippedPages(segment, page, end, pages);
+    if (run.hole && skips_unused_) {
+      FIRN_RETURN_IF_ERROR(AddPresentPages(segment, page, end, pages));
+    }
+    page = end;
+  }
+  return Status::Ok();
+}
+
+// Those of pages [first, end) of the segment that are skipped now.
+void DiskBase::AddSkippedPages(uint64_t segment, uint32_t first, uint32_t end,
+                               PageSet* pages) const {
+  if (skipped_ == nullptr) return;
+  const uint64_t base = segment * kSegmentBytes;
+  const uint64_t from = base + uint64_t{first} * kPageBytes;
+  const uint64_t to = base + uint64_t{end} * kPageBytes;
+  auto range = std::ranges::upper_bound(*skipped_, from, {}, &ByteRange::end);
+  for (; range != skipped_->end() && range->begin < to; ++range) {
+    pages->AddRange(static_cast<uint32_t>((std::max(range->begin, from) - base) / kPageBytes),
+                    static_cast<uint32_t>((std::min(range->end, to) - base) / kPageBytes));
+  }
+}
+
+// Those of pages [first, end) of the segment that may hold something: what is a hole of the image,
+// or of its file, is as zero as it was.
+Status DiskBase::AddPresentPages(uint64_t segment, uint32_t first, uint32_t end,
+                                 PageSet* pages) const {
+  const uint64_t base = segment * kSegmentBytes;
+  const uint64_t from = base + uint64_t{first} * kPageBytes;
+  const uint64_t to = std::min(base + uint64_t{end} * kPageBytes, disk_.size());
+  if (from >= to) return Status::Ok();
+  std::vector<Extent> extents;
+  FIRN_RETURN_IF_ERROR(disk_.Map(from, to - from, &extents));
+  for (const Extent& extent : extents) {
+    if (extent.source == nullptr) continue;
+    const uint64_t stop = extent.source_offset + extent.length;
+    for (uint64_t at = extent.source_offset; at < stop;) {
+      FIRN_ASSIGN_OR_RETURN(std::optional<DataRange> data, extent.source->buffered->NextData(at));
+      if (!data || data->begin >= stop) break;
+      const uint64_t shift = extent.offset - base;
+      const uint64_t begin = std::max(data->begin, at) - extent.source_offset + shift;
+      at = std::min(data->end, stop);
+      pages->AddRange(
+          static_cast<uint32_t>(begin / kPageBytes),
+          static_cast<uint32_t>(DivideUp(at - extent.source_offset + shift, kPageBytes)));
+    }
+  }
+  return Status::Ok();
+}
+
 uint64_t DiskBase::changed_bytes() const {
   uint64_t total = 0;
   for (const PageRange& range : changed_) {
@@ -145,13 +201,15 @@ Result<std::optional<SegmentPlace>> DiskBase::NextInNode(uint64_t from, uint64_t
   const uint64_t with_leaf = row == node_.leaves.end() ? end : first + row->index;
   while (true) {
     const uint64_t changed = NextChanged(from);
-    const uint64_t segment = std::min(changed, with_leaf);
+    // Where blocks were left out, any hole may have been data.
+    const uint64_t wanted = skips_unused_ ? from : changed;
+    const uint64_t segment = std::min(wanted, with_leaf);
     if (segment >= end) return std::optional<SegmentPlace>();
     bool counted = false;
-    if (segment == changed) {
+    if (segment == wanted) {
       FIRN_ASSIGN_OR_RETURN(uint64_t present, NextPresent(segment));
-      counted = present == segment;
-      if (!counted && segment != with_leaf) {  // it was a hole and still is one
+      counted = present == segment && segment == changed;
+      if (present != segment && segment != with_leaf) {  // it was a hole and still is one
         from = std::min(present, with_leaf);
         continue;
       }

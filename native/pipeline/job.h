@@ -8,12 +8,14 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "chunk/chunker.h"
 #include "codec/hash.h"
+#include "codec/seal_keys.h"
 #include "core/status.h"
 #include "index/chunk_index.h"
 #include "io/io_queue.h"
@@ -35,7 +37,10 @@ struct Tuning {
 struct RepositoryView {
   RepositoryListing listing;
   Key id_key{};
-  ChunkingParameters chunking;  // seed is derived from the key
+  ChunkingParameters chunking;           // seed is derived from the key
+  std::shared_ptr<const SealKeys> seal;  // null: it is not sealed
+
+  RepositoryKeys keys() const { return RepositoryKeys(id_key, seal); }
 };
 
 class Job {
@@ -59,6 +64,8 @@ class Job {
   Status RunWorkers(uint32_t count, const std::function<Status(uint32_t)>& worker);
   // kAborted after Cancel, or when another worker has failed; workers ask between pieces of work.
   Status CheckStopped() const;
+  // For work that asks by itself. It outlives nothing but the job.
+  const std::atomic<bool>& cancelled() const { return cancelled_; }
 
   FileSystem& fs_;
   const Tuning tuning_;

@@ -19,7 +19,8 @@ namespace firn {
 enum class Stage : uint8_t { kScan, kHash, kCompress, kStarved, kBlocked };
 inline constexpr size_t kStages = 5;
 
-enum class Phase : uint8_t { kOpen, kCopy, kFinish, kDone };
+// kSearch looks for unused blocks, before anything is copied.
+enum class Phase : uint8_t { kOpen, kSearch, kCopy, kFinish, kDone };
 
 // A copy of the numbers of one moment. Times are nanoseconds.
 struct StatsSnapshot {

@@ -12,7 +12,7 @@ Result<std::unique_ptr<MapDisk>> MapDisk::Open(FileSystem& fs, const RepositoryV
   FIRN_ASSIGN_OR_RETURN(disk->index_, ChunkIndex::Open(fs, repository.listing));
   disk->packs_ = std::make_unique<PackFiles>(fs, repository.listing.root, false);
   disk->maps_ = std::make_unique<MapReader>(disk->index_.get(), disk->packs_.get(),
-                                            RepositoryKeys(repository.id_key), repository.chunking);
+                                            repository.keys(), repository.chunking);
   FIRN_ASSIGN_OR_RETURN(disk->root_, disk->maps_->ReadRoot(root));
   return disk;
 }

@@ -34,29 +34,42 @@ Status CheckLeafFits(const MapLeaf& leaf, const MapNode::Leaf& row, uint64_t seg
 
 Status MapReader::ReadRecord(const Id& id, RecordClass record_class,
                              std::vector<uint8_t>* content) {
-  const std::optional<ChunkPlace> place = index_->Find(id);
-  if (!place || place->record_class != record_class) return MissingRecord(id, record_class);
+  const std::optional<ChunkPlace> first = index_->Find(id);
+  if (!first) return MissingRecord(id, record_class);
+  Status status = ReadRecordAt(*first, id, record_class, content);
+  if (status.ok()) return status;
+  for (const ChunkPlace& place : index_->FindAll(id)) {
+    if (place.pack == first->pack && place.offset == first->offset) continue;
+    if (ReadRecordAt(place, id, record_class, content).ok()) return Status::Ok();
+  }
+  return status;
+}
+
+Status MapReader::ReadRecordAt(const ChunkPlace& place, const Id& id, RecordClass record_class,
+                               std::vector<uint8_t>* content) {
+  if (place.record_class != record_class) return MissingRecord(id, record_class);
   // The index is not to be believed about sizes before it allocates memory.
-  if (place->stored_length > kRecordContentMax || place->raw_length > kRecordContentMax) {
+  if (place.stored_length > kRecordContentMax || place.raw_length > kRecordContentMax) {
     return Status::Error(Code::kCorruptIndex, "the index names a record of impossible size");
   }
-  FIRN_ASSIGN_OR_RETURN(std::shared_ptr<File> file, packs_->Open(index_->pack_name(place->pack)));
-  stored_.resize(kRecordHeaderBytes + place->stored_length);
-  Status read = file->ReadAt(place->offset, stored_);
+  FIRN_ASSIGN_OR_RETURN(std::shared_ptr<File> file, packs_->Open(index_->pack_name(place.pack)));
+  stored_.resize(kRecordHeaderBytes + place.stored_length);
+  Status read = file->ReadAt(place.offset, stored_);
   if (read.code() == Code::kDiskTruncated) {
     return Status::Error(Code::kCorruptPack, "the pack ends inside a record")
-        .At(file->path(), place->offset)
+        .At(file->path(), place.offset)
         .DataLoss();
   }
   FIRN_RETURN_IF_ERROR(read);
   Result<RecordHeader> header = RecordHeader::Decode(stored_.data());
-  if (!header.ok()) return std::move(header).TakeStatus().At(file->path(), place->offset);
-  Status status = CheckRecordMatches(*header, id, *place);
-  content->resize(place->raw_length);
+  if (!header.ok()) return std::move(header).TakeStatus().At(file->path(), place.offset);
+  Status status = CheckRecordMatches(*header, id, place);
+  content->resize(place.raw_length);
   if (status.ok()) {
-    status = decoder_.Decode(*header, std::span(stored_).subspan(kRecordHeaderBytes), *content);
+    status = decoder_.Decode(*header, std::span(stored_).subspan(kRecordHeaderBytes), *content,
+                             index_->pack_name(place.pack).writer());
   }
-  if (!status.ok()) return std::move(status).At(file->path(), place->offset);
+  if (!status.ok()) return std::move(status).At(file->path(), place.offset);
   return Status::Ok();
 }
 

@@ -21,8 +21,9 @@ class MapReader {
             const ChunkingParameters& chunking)
       : index_(index), packs_(packs), decoder_(keys), chunking_(chunking) {}
 
-  // Content of any record, by id. kChunkMissing when no index run has it. `content` keeps its
-  // memory between calls.
+  // Content of any record, by id: where one copy is damaged or gone, of another. kChunkMissing when
+  // no index run has it, else what is wrong with the first copy. `content` keeps its memory between
+  // calls.
   Status ReadRecord(const Id& id, RecordClass record_class, std::vector<uint8_t>* content);
 
   Result<MapRoot> ReadRoot(const Id& id);
@@ -35,6 +36,9 @@ class MapReader {
   Status VisitLeaves(const MapRoot& root, const LeafVisitor& visit);
 
  private:
+  Status ReadRecordAt(const ChunkPlace& place, const Id& id, RecordClass record_class,
+                      std::vector<uint8_t>* content);
+
   const ChunkIndex* const index_;
   PackFiles* const packs_;
   RecordDecoder decoder_;

@@ -27,6 +27,7 @@ std::optional<PackTable> RepairJob::ReadTable(const PackName& name) {
 Status RepairJob::DoRun() {
   RepositoryListing empty;
   empty.root = options_.repository.listing.root;
+  empty.index_key = options_.repository.listing.index_key;
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<ChunkIndex> index, ChunkIndex::Open(fs_, empty));
   ChunkRegistry registry(index.get(), options_.run, options_.attempt,
                          tuning_.memory_bytes / 2 / ChunkRegistry::kEntryBytes);

@@ -180,6 +180,8 @@ class TestRepository {
   const Key& id_key() const { return id_key_; }
   const ChunkingParameters& chunking() const { return chunking_; }
   std::vector<std::string> Files() const { return FilesBelow(root()); }
+  // From now on the repository is opened with these keys.
+  void SealWith(std::shared_ptr<const SealKeys> keys) { seal_ = std::move(keys); }
   void Condemn(const PackName& pack) { condemned_.push_back(pack); }
 
   // What lies in the folders now, as the control plane lists it.
@@ -189,6 +191,8 @@ class TestRepository {
     view.listing.condemned = condemned_;
     view.id_key = id_key_;
     view.chunking = chunking_;
+    view.seal = seal_;
+    if (seal_ != nullptr && !seal_->is_locked()) view.listing.index_key = SealedIndexKey(id_key_);
     for (const std::string& file : Files()) {
       if (file.starts_with("index/") && file.ends_with(".idx")) {
         view.listing.index_runs.push_back(file.substr(6));
@@ -275,6 +279,7 @@ class TestRepository {
   Random random_;
   const ChunkingParameters chunking_;
   const Key id_key_;
+  std::shared_ptr<const SealKeys> seal_;
   std::vector<PackName> condemned_;
 };
 

@@ -36,12 +36,18 @@ Status RestoreWorker::FillInputs() {
     Input* input = free_inputs_.back();
     free_inputs_.pop_back();
     input->range = shared_->ranges[next];
-    FIRN_ASSIGN_OR_RETURN(input->file,
-                          shared_->packs->Open(shared_->index->pack_name(input->range.pack)));
+    input->failure = Status::Ok();
+    reading_.push_back(input);
+    Result<std::shared_ptr<File>> file =
+        shared_->packs->Open(shared_->index->pack_name(input->range.pack));
+    if (!file.ok()) {
+      input->failure = std::move(file).TakeStatus();
+      continue;
+    }
+    input->file = std::move(*file);
     FIRN_RETURN_IF_ERROR(io_->Read(input->file.get(), input->range.begin,
                                    input->memory.first(input->range.end - input->range.begin),
                                    &input->io));
-    reading_.push_back(input);
   }
   return Status::Ok();
 }
@@ -57,11 +63,11 @@ Status RestoreWorker::Run() {
     reading_.pop_front();
     Status read = io_->Wait(&input->io, Stage::kStarved);
     if (read.code() == Code::kDiskTruncated) {
-      return Status::Error(Code::kCorruptPack, "the pack ends before what the index says is in it")
-          .At(input->file->path(), input->range.begin)
-          .DataLoss();
+      read = Status::Error(Code::kCorruptPack, "the pack ends before what the index says is in it")
+                 .At(input->file->path(), input->range.begin)
+                 .DataLoss();
     }
-    FIRN_RETURN_IF_ERROR(read);
+    if (!read.ok()) input->failure = std::move(read);
     FIRN_RETURN_IF_ERROR(DecodeRange(*input));
     input->file.reset();
     free_inputs_.push_back(input);
@@ -93,16 +99,33 @@ Result<std::span<uint8_t>> RestoreWorker::DecodeRecord(const Input& input,
   const ChunkPlace& place = reference.place;
   FIRN_ASSIGN_OR_RETURN(std::span<uint8_t> content, ReserveOutput(place.raw_length));
   clock_.Skip();
+  Status status = DecodeCopy(input, reference, content);
+  if (!status.ok() && !ReadAnotherCopy(reference, content)) return status;
+  clock_.Charge(Stage::kCompress);
+  return content;
+}
+
+Status RestoreWorker::DecodeCopy(const Input& input, const ChunkReference& reference,
+                                 std::span<uint8_t> content) {
+  FIRN_RETURN_IF_ERROR(input.failure);
+  const ChunkPlace& place = reference.place;
   const uint8_t* record = input.memory.data() + (place.offset - input.range.begin);
   Result<RecordHeader> header = RecordHeader::Decode(record);
   Status status = header.ok() ? CheckRecordMatches(*header, reference.id, place)
                               : std::move(header).TakeStatus();
   if (status.ok()) {
-    status = decoder_.Decode(*header, {record + kRecordHeaderBytes, place.stored_length}, content);
+    status = decoder_.Decode(*header, {record + kRecordHeaderBytes, place.stored_length}, content,
+                             shared_->index->pack_name(place.pack).writer());
   }
-  clock_.Charge(Stage::kCompress);
   if (!status.ok()) return std::move(status).At(input.file->path(), place.offset);
-  return content;
+  return Status::Ok();
+}
+
+bool RestoreWorker::ReadAnotherCopy(const ChunkReference& reference, std::span<uint8_t> content) {
+  const Status status = copies_.ReadRecord(reference.id, RecordClass::kChunk, &copy_);
+  if (!status.ok() || copy_.size() != content.size()) return false;
+  std::copy(copy_.begin(), copy_.end(), content.begin());
+  return true;
 }
 
 // Room for one chunk in the current output; starts on the next one when it is full.

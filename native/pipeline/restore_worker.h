@@ -30,7 +30,7 @@ struct RestoreMemory {
 };
 
 struct RestoreJob::Shared {
-  explicit Shared(const RepositoryView& view) : keys(view.id_key) {}
+  explicit Shared(const RepositoryView& view) : keys(view.keys()) {}
 
   RepositoryKeys keys;
   RestoreMemory memory;
@@ -57,8 +57,9 @@ class RestoreWorker {
   struct Input {  // a range being read
     std::span<uint8_t> memory;
     PackRange range;
-    std::shared_ptr<File> file;
+    std::shared_ptr<File> file;  // null if the pack can't be opened
     IoGroup io;
+    Status failure;  // why nothing of the range was read
   };
   struct Output {  // decoded chunks being written
     std::span<uint8_t> memory;
@@ -72,10 +73,19 @@ class RestoreWorker {
   };
 
   explicit RestoreWorker(RestoreJob* job)
-      : job_(job), shared_(job->shared_.get()), clock_(&job->stats_), decoder_(shared_->keys) {}
+      : job_(job),
+        shared_(job->shared_.get()),
+        clock_(&job->stats_),
+        decoder_(shared_->keys),
+        copies_(shared_->index.get(), shared_->buffered_packs.get(), shared_->keys,
+                job->options_.repository.chunking) {}
   Status FillInputs();
   Status DecodeRange(const Input& input);
   Result<std::span<uint8_t>> DecodeRecord(const Input& input, const ChunkReference& reference);
+  Status DecodeCopy(const Input& input, const ChunkReference& reference,
+                    std::span<uint8_t> content);
+  // Reads another copy of a chunk; false if there is none that is whole.
+  bool ReadAnotherCopy(const ChunkReference& reference, std::span<uint8_t> content);
   Result<std::span<uint8_t>> ReserveOutput(size_t bytes);
   Status WriteChunk(uint64_t disk_offset, std::span<const uint8_t> bytes);
   Status FlushPending();
@@ -93,6 +103,8 @@ class RestoreWorker {
   size_t current_output_ = 0;
   Pending pending_;
   RecordDecoder decoder_;
+  MapReader copies_;  // for chunks whose first copy is damaged
+  std::vector<uint8_t> copy_;
 };
 
 }  // namespace firn

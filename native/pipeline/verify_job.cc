@@ -7,7 +7,7 @@
 namespace firn {
 
 VerifyJob::VerifyJob(FileSystem& fs, const Tuning& tuning, VerifyOptions options)
-    : Job(fs, tuning), options_(std::move(options)), keys_(options_.repository.id_key) {}
+    : Job(fs, tuning), options_(std::move(options)), keys_(options_.repository.keys()) {}
 VerifyJob::~VerifyJob() = default;
 
 void VerifyJob::AddProblem(Problem problem) {
@@ -26,7 +26,7 @@ Status VerifyJob::DoRun() {
   good.index_runs.clear();
   for (const std::string& name : listing.index_runs) {
     Result<std::unique_ptr<IndexRun>> run =
-        IndexRun::Open(fs_, JoinPath(JoinPath(listing.root, "index"), name));
+        IndexRun::Open(fs_, JoinPath(JoinPath(listing.root, "index"), name), listing.index_key);
     Status status = run.ok() ? Status::Ok() : std::move(run).TakeStatus();
     if (status.ok() && options_.read_data) status = (*run)->Verify();
     if (status.ok()) {
@@ -43,6 +43,7 @@ Status VerifyJob::DoRun() {
   FIRN_RETURN_IF_ERROR(WalkMaps());
   if (options_.read_data) FIRN_RETURN_IF_ERROR(VerifyPacks());
   stats_.phase = Phase::kFinish;
+  SetAsideHealed();
   return result_.problems.empty() ? Status::Ok() : AttributeProblems();
 }
 
@@ -67,7 +68,8 @@ Status VerifyJob::CheckPackFiles() {
                       .DataLoss(),
                   pack.name.RelativePath(),
                   {},
-                  {}});
+                  {},
+                  pack.name});
     }
   }
   return Status::Ok();
@@ -136,6 +138,17 @@ void VerifyJob::CheckChunk(const Id& root, const LeafRun& run) {
     return;
   }
   const PackName name = index_->pack_name(place->pack);
+  // Of all its copies the index gives one that is not known to be damaged, if there is any.
+  if (index_->IsDamaged(place->pack, run.id)) {
+    AddProblem({Status::Error(Code::kCorruptChunk, "a scrub found the only copy damaged")
+                    .At(name.RelativePath(), place->offset)
+                    .DataLoss(),
+                name.RelativePath(),
+                run.id,
+                {root},
+                name});
+    return;
+  }
   const bool inside = RangeInside(
       place->offset, uint64_t{kRecordHeaderBytes} + place->stored_length, pack_bytes_[name]);
   if (inside && place->raw_length == run.pages * kPageBytes) return;
@@ -149,9 +162,18 @@ void VerifyJob::CheckChunk(const Id& root, const LeafRun& run) {
 
 Status VerifyJob::VerifyPacks() {
   const std::vector<PackName>& packs = options_.repository.listing.packs;
+  const IndexCheck index_check(*index_, packs);
+  const PackVerifierJob job{.fs = &fs_,
+                            .tuning = tuning_,
+                            .stats = &stats_,
+                            .root = options_.repository.listing.root,
+                            .keys = keys_,
+                            .index = &index_check,
+                            .report = [this](Problem problem) { AddProblem(std::move(problem)); },
+                            .may_read = [this](uint64_t) { return CheckStopped(); }};
   std::atomic<size_t> next = 0;
   const auto worker = [&](uint32_t) -> Status {
-    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<PackVerifier> verifier, PackVerifier::Create(this));
+    FIRN_ASSIGN_OR_RETURN(std::unique_ptr<PackVerifier> verifier, PackVerifier::Create(&job));
     for (size_t i = next++; i < packs.size(); i = next++) {
       FIRN_RETURN_IF_ERROR(verifier->Verify(packs[i]));
     }
@@ -159,6 +181,29 @@ Status VerifyJob::VerifyPacks() {
   };
   result_.packs = packs.size();
   return RunWorkers(tuning_.workers, worker);
+}
+
+// Damage that a scrub has named, and that another copy makes good, is nobody's concern any more.
+// The copy is read: that it is there is not enough.
+void VerifyJob::SetAsideHealed() {
+  if (options_.repository.listing.damaged.empty()) return;
+  std::map<PackName, uint32_t> known;
+  for (uint32_t pack = 0; pack < options_.repository.listing.packs.size(); ++pack) {
+    if (index_->HasDamage(pack)) known[options_.repository.listing.packs[pack]] = pack;
+  }
+  MapReader copies(index_.get(), packs_.get(), keys_, options_.repository.chunking);
+  std::vector<uint8_t> content;
+  const auto is_healed = [&](const Problem& problem) {
+    if (!problem.pack) return false;
+    const auto pack = known.find(*problem.pack);
+    if (pack == known.end()) return false;
+    if (!problem.id) return true;  // its records are judged one by one
+    if (!index_->IsDamaged(pack->second, *problem.id)) return false;
+    const std::optional<ChunkPlace> place = index_->Find(*problem.id);
+    return place && copies.ReadRecord(*problem.id, place->record_class, &content).ok();
+  };
+  result_.healed = std::erase_if(result_.problems, is_healed);
+  result_.problem_count -= result_.healed;
 }
 
 // A second walk, only when something is wrong: which maps need the records and packs that are?

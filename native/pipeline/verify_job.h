@@ -19,6 +19,7 @@
 #include "index/id_set.h"
 #include "pipeline/job.h"
 #include "pipeline/map_reader.h"
+#include "pipeline/problem.h"
 
 namespace firn {
 
@@ -28,19 +29,15 @@ struct VerifyOptions {
   bool read_data = false;
 };
 
-struct Problem {
-  Status status;
-  std::string object;     // relative path of the object concerned, if it is one
-  std::optional<Id> id;   // of the record concerned
-  std::vector<Id> roots;  // the maps that need it
-};
-
 struct VerifyResult {
   static constexpr size_t kProblemsMax = 1000;
   std::vector<Problem> problems;  // the first kProblemsMax
   uint64_t problem_count = 0;
   uint64_t chunks = 0;  // references looked up, in leaves that differ
   uint64_t packs = 0;   // read in whole
+  // Damaged copies that a scrub has named before, of records of which another copy was read and is
+  // whole. No problems: a collection clears them away.
+  uint64_t healed = 0;
 };
 
 class VerifyJob final : public Job {
@@ -51,7 +48,6 @@ class VerifyJob final : public Job {
   const VerifyResult& result() const { return result_; }
 
  private:
-  friend class PackVerifier;
   using LeafCheck = std::function<void(const MapLeaf& leaf)>;
   using RecordVisitor = std::function<void(const Id& id)>;
   Status DoRun() override;
@@ -60,6 +56,7 @@ class VerifyJob final : public Job {
   Status WalkMap(const Id& root_id, MapReader* maps, const LeafCheck& check);
   void CheckChunk(const Id& root, const LeafRun& run);
   Status VerifyPacks();
+  void SetAsideHealed();
   Status AttributeProblems();
   Status VisitRecords(const Id& root_id, MapReader* maps, const RecordVisitor& visit);
   void AddProblem(Problem problem);

@@ -15,6 +15,14 @@ import {
 } from '../engine/options.js';
 import { firnError } from '../errors.js';
 import { parseDuration, parsePercent } from '../jobs/settings.js';
+import type { Access, Repository } from '../repository/repository.js';
+import {
+  askNewPassphrase,
+  askPassphrase,
+  canAsk,
+  passphraseOptions,
+  readPassphrase,
+} from './passphrase.js';
 import type { Output } from './ui/output.js';
 import { Progress, type ProgressMode, type ProgressStats } from './ui/progress.js';
 
@@ -28,6 +36,8 @@ export interface GlobalOptions {
   workers?: number;
   io?: 'auto' | 'direct' | 'buffered';
   debug?: boolean;
+  passwordFile?: string;
+  passwordCommand?: string;
 }
 
 /** What a command's action returns: its exit code, or nothing for success. */
@@ -78,6 +88,7 @@ export class Context {
   readonly output: Output;
   readonly signal: AbortSignal;
   readonly #options: GlobalOptions;
+  #asked: Promise<Buffer | undefined> | undefined;
 
   constructor(output: Output, signal: AbortSignal, options: GlobalOptions) {
     this.output = output;
@@ -99,6 +110,11 @@ export class Context {
     });
   }
 
+  /** The folder that --repo names, whatever the environment says: for what must not write where it was not told. */
+  get repositoryOption(): string | undefined {
+    return this.#options.repo || undefined;
+  }
+
   /** The same with values for options that were not given, which come before the environment: those of a job file. */
   withFallbacks(options: { repo: string | undefined } & TuningOptions): Context {
     const { repo, memory, workers } = this.#options;
@@ -110,6 +126,46 @@ export class Context {
         workers: workers ?? options.workers,
       }),
     });
+  }
+
+  /**
+   * Opens a repository; a passphrase is read or asked for when it is needed. One that was given for `--repo` must be needed; for other
+   * repositories it may be.
+   */
+  async openRepository(path?: string): Promise<Repository> {
+    const repository = await import('../repository/repository.js');
+    return repository.Repository.open(
+      path ?? this.repository,
+      undefined,
+      await this.access(path === undefined),
+    );
+  }
+
+  /** How sealed repositories are opened. */
+  async access(mustBeSealed = true): Promise<Access> {
+    const { stateFolder } = await import('../jobs/runs/state-folder.js');
+    const given = passphraseOptions(this.#options);
+    const isGiven = given !== undefined && mustBeSealed;
+    const passphrase = isGiven ? await this.#passphrase() : () => this.#passphrase();
+    return { passphrase, memory: stateFolder() };
+  }
+
+  /** The passphrase for a repository that is to be made: asked for twice if nothing gives it. ERR_KEY_REQUIRED. */
+  async newPassphrase(): Promise<Buffer> {
+    const given = passphraseOptions(this.#options);
+    if (given !== undefined) return readPassphrase(given);
+    if (canAsk()) return askNewPassphrase();
+    throw firnError('ERR_KEY_REQUIRED', 'No passphrase was given');
+  }
+
+  #passphrase(): Promise<Buffer | undefined> {
+    const given = passphraseOptions(this.#options);
+    const read = async () => {
+      if (given !== undefined) return readPassphrase(given);
+      return canAsk() ? askPassphrase('Passphrase: ') : undefined;
+    };
+    this.#asked ??= read();
+    return this.#asked;
   }
 
   get progressMode(): ProgressMode {

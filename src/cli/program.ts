@@ -49,6 +49,7 @@ const COMMANDS: readonly CommandGroup[] = [
       release: async () => (await import('./commands/hold.js')).defineRelease,
       tag: async () => (await import('./commands/tag.js')).defineTag,
       prune: async () => (await import('./commands/prune.js')).definePrune,
+      key: async () => (await import('./commands/key.js')).defineKey,
     },
   },
   {
@@ -62,11 +63,25 @@ const COMMANDS: readonly CommandGroup[] = [
     },
   },
   {
+    title: 'Between repositories:',
+    commands: {
+      'copy-points': async () => (await import('./commands/copy-points.js')).defineCopyPoints,
+      send: async () => (await import('./commands/send.js')).defineSend,
+      receive: async () => (await import('./commands/receive.js')).defineReceive,
+    },
+  },
+  {
     title: 'Convert and mend:',
     commands: {
       copy: async () => (await import('./commands/copy.js')).defineCopy,
       repair: async () => (await import('./commands/repair.js')).defineRepair,
       rescue: async () => (await import('./commands/rescue.js')).defineRescue,
+    },
+  },
+  {
+    title: 'Measure:',
+    commands: {
+      bench: async () => (await import('./commands/bench.js')).defineBench,
     },
   },
 ];
@@ -102,6 +117,7 @@ qemu:DIR, or lab:DIR (see firn lab).
 
 Environment:
   FIRN_REPOSITORY  the repository, when --repo is not given
+  FIRN_PASSWORD_FILE  as --password-file: the passphrase of a sealed repository
   FIRN_HOST        the host, when --host is not given
   FIRN_STATE       the folder with the journal of runs, when --state is not given
   FIRN_MEMORY, FIRN_WORKERS, FIRN_IO, FIRN_PROGRESS  as the options of that name
@@ -166,6 +182,8 @@ export async function createProgram(
 function addGlobalOptions(program: Command): void {
   program
     .addOption(new Option('-r, --repo <dir>', 'the repository (or FIRN_REPOSITORY)'))
+    .option('--password-file <file>', 'its first line opens a sealed repository')
+    .option('--password-command <command>', 'the first line that it prints does')
     .option('--json', 'machine-readable output, see docs/cli.md')
     .option('-q, --quiet', 'no progress and no notes')
     .addOption(

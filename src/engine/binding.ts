@@ -6,6 +6,8 @@
  * Sizes and offsets are bytes as numbers (below 2^53: 8 PiB); ids, keys and guids are lower-case hexadecimal text.
  */
 
+import type { NativeBenchBinding } from './bench-binding.js';
+
 export interface NativeFailure {
   code: string; // 'ERR_DISK_FULL', ...: native/core/status.h
   message: string;
@@ -90,6 +92,21 @@ export interface NativeRepository {
   indexRuns: string[]; // file names in index/
   packs: string[]; // 'RUN/ATTEMPT-SEQ', listed
   condemned: string[]; // the same form: never relied on for deduplication
+  damaged: NativeDamage[]; // copies that a scrub found damaged: never relied on, and read last
+  seal?: NativeSeal; // of a sealed repository
+}
+
+/** What records are sealed and opened with: native/codec/seal_keys.h. Keys are 32 bytes; the native side copies and wipes them. */
+export interface NativeSeal {
+  runKey?: Uint8Array; // not of a write-only key
+  runs: { run: string; key: Uint8Array; publicTail: Uint8Array }[]; // of write-only keys
+  locked: boolean; // no key: stored bytes can be checked, content cannot be read
+}
+
+/** Damage in a pack: these records of it, or without `records` all. */
+export interface NativeDamage {
+  pack: string;
+  records?: string[]; // ids; none: the pack is damaged where no record is
 }
 
 export interface NativeTuning {
@@ -108,13 +125,63 @@ export type Codec = 'raw' | 'lz4' | 'zstd';
  */
 export interface NativeBackupBase {
   root: string;
+  /** That point left unused blocks out (its disk has `unused`): its holes then say nothing of what the disk held. */
+  skipsUnused: boolean;
   ranges: [offset: number, length: number][];
+}
+
+/** What the newest layers of a chain hold themselves, whatever it is: every byte that may differ from the layer below them. */
+export interface NativeLayerChanges {
+  identity: DiskIdentity; // of the whole chain
+  ranges: [offset: number, length: number][]; // in order, not touching; near ones are joined where there are very many
+}
+
+/** Whose word is believed about which blocks are unused: native/used/used.h. */
+export interface NativeUnusedOptions {
+  quiesced: boolean; // the guest froze its file systems for these very disks
+  keepShadowCopies: boolean;
+  skipPageFiles: boolean;
+}
+
+/** What became of a partition, or of a whole disk without a partition table. */
+export interface NativeUnusedPartition {
+  offset: number;
+  sizeBytes: number;
+  type: string; // 'mbr 07', a GPT type id, '' without a table
+  fileSystem: string; // 'ntfs', 'ext2', 'ext3', 'ext4', 'swap', else ''
+  usedBytes: number; // as the file system counts; 0 where it is not believed
+  skippedBytes: number;
+  pageFileBytes: number; // of page, swap and hibernation files, all left out
+  reasonCode?: string; // why it is copied whole: 'dirty', 'hibernated', ...: native/used/used.h
+  reason?: string; // the same for people
+}
+
+/** Which blocks of a disk are left out, as no file system uses them. */
+export interface NativeUnused {
+  rules: number; // of another number another engine might choose other blocks
+  table: 'gpt' | 'mbr' | 'none' | '';
+  skippedBytes: number;
+  droppedBytes: number; // could have been skipped, but lie in too many pieces
+  readBytes: number; // what finding out cost
+  reasonCode?: string; // why nothing is known of the partitions
+  reason?: string;
+  partitions: NativeUnusedPartition[]; // by offset
+}
+
+export interface NativeFindUnused {
+  tuning: NativeTuning;
+  disks: { path: string; open: NativeOpenDisk; unused: NativeUnusedOptions }[]; // of one machine
 }
 
 export interface NativeBackup {
   repository: NativeRepository;
   tuning: NativeTuning;
-  disks: { path: string; open: NativeOpenDisk; base?: NativeBackupBase }[];
+  disks: {
+    path: string;
+    open: NativeOpenDisk;
+    base?: NativeBackupBase;
+    unused?: NativeUnusedOptions; // unused blocks are left out: they are zeros in the point
+  }[]; // of one machine: none of them is skipped from if one holds the image of a hibernated system
   run: string; // 32 hex digits
   attempt: number;
   codec: Codec;
@@ -129,6 +196,7 @@ export interface NativeBackupResult {
     dataBytes: number;
     changedBytes?: number; // with a base that was used: what was said to have changed, in whole pages
     baseRefused?: string; // why the base, or a part of it, was not used and the disk read instead
+    unused?: NativeUnused; // where unused blocks were to be left out
   }[];
   packs: string[]; // written, in order of completion
   indexRuns: string[]; // written, file names in index/
@@ -168,6 +236,7 @@ export interface NativeProblem extends NativeFailure {
   object?: string; // 'packs/RUN/0000-00000001.pack', 'index/...'
   id?: string;
   roots?: string[]; // the maps that need it
+  pack?: string; // the pack whose copy of the record, or which, is not what it should be
 }
 
 export interface NativeVerifyResult {
@@ -175,6 +244,54 @@ export interface NativeVerifyResult {
   problemCount: number;
   chunks: number; // references looked up, in leaves that differ
   packs: number; // packs read
+  healed: number; // damaged copies that `damaged` names, of records of which another copy was read and is whole
+  stats: NativeStats;
+}
+
+export interface NativeScrub {
+  repository: NativeRepository;
+  tuning: NativeTuning;
+  chosen: string[]; // packs to read, in this order
+  bytesPerSecond: number; // 0: as fast as it goes
+  stopAfterMs: number; // then no pack is begun; 0: when all are read
+}
+
+export interface NativeScrubbedPack {
+  name: string;
+  bytes: number;
+  gone: boolean; // deleted meanwhile: not checked
+  sound: boolean; // nothing was found in it, and no index run misleads about it
+  whole: boolean; // no record of it is to be believed
+  damaged: string[]; // otherwise the ids of those that are not
+}
+
+/** Cancelled or out of time, it resolves with what was done by then. */
+export interface NativeScrubResult {
+  packs: NativeScrubbedPack[];
+  problems: NativeProblem[]; // the first 1000, twice seen
+  problemCount: number;
+  stats: NativeStats;
+}
+
+export interface NativeTrace {
+  repository: NativeRepository;
+  tuning: NativeTuning;
+  roots: string[];
+  ids: string[];
+}
+
+/** What each record's loss costs: of disks, the bytes and the first 16 ranges of them. */
+export interface NativeTraceResult {
+  records: {
+    id: string;
+    readable: boolean; // some copy is whole: then there are no losses
+    losses: {
+      root: string;
+      bytes: number;
+      rangeCount: number;
+      ranges: [offset: number, length: number][];
+    }[];
+  }[];
   stats: NativeStats;
 }
 
@@ -211,7 +328,9 @@ export interface NativeMarkedPack {
   named: boolean; // by an index run
   known: boolean; // its records are known, from the index or from its own table
   map: boolean; // holds map objects
-  needed: boolean; // has a live record of which no pack that is named and not condemned or a victim has a copy
+  needed: boolean; // has a live record of which no pack that is named and not condemned or a victim has a whole copy
+  damaged: boolean; // a scrub has found damage in it
+  unhealed: boolean; // has a live record all copies of which are damaged
   fileBytes: number; // 0 if not known
   records: number;
   recordBytes: number;
@@ -256,9 +375,81 @@ export interface NativeMergeOptions {
   attempt: number;
 }
 
+/** A stream being written, and how far it is: made by newSendStream, gone with its last reference. */
+export interface NativeSendStream {
+  readonly kind: 'send';
+}
+/** A stream being read; the same. */
+export interface NativeReceiveStream {
+  readonly kind: 'receive';
+}
+/** What another repository has, as startReadHave has read it. */
+export interface NativeHave {
+  readonly kind: 'have';
+}
+/** Maps that were found whole, so that they need not be walked again. */
+export interface NativeWholeMaps {
+  readonly kind: 'whole';
+}
+
+export interface NativeSendPoint {
+  json: string;
+  roots: string[];
+}
+
+export interface NativeSendOptions {
+  repository: NativeRepository;
+  tuning: NativeTuning;
+  stream: NativeSendStream;
+  target?: NativeRepository; // what it has is not sent; of the same keys
+  have?: NativeHave; // the same, of a list
+  haveRoots: string[]; // maps that the other side has whole
+  totalBytes: number; // as far as known
+}
+
+/** Records, with the bytes of their headers and stored contents. */
+export interface NativeStreamCounts {
+  records: number;
+  bytes: number;
+}
+
+export interface NativeSendResult {
+  sent: NativeStreamCounts; // by this stream so far; without a descriptor what it would send
+  skipped: NativeStreamCounts; // because the target or the list has them
+  streamBytes: number;
+  stats: NativeStats;
+}
+
+export interface NativeOpenedStream {
+  header: Uint8Array; // JSON, as it was sent
+  points: Uint8Array[];
+  stream: NativeReceiveStream;
+  stats: NativeStats;
+}
+
+export interface NativeReceiveOptions {
+  repository: NativeRepository;
+  tuning: NativeTuning;
+  stream: NativeReceiveStream;
+  run: string; // never used before
+  adopt: boolean; // gives an index run to packs that have none
+  totalBytes: number;
+}
+
+export interface NativeReceiveResult {
+  packs: string[]; // written
+  indexRuns: string[];
+  received: NativeStreamCounts;
+  stored: NativeStreamCounts; // of these: what the repository did not have
+  adoptedPacks: number;
+  streamBytes: number; // read so far
+  ended: boolean; // the stream's end was read
+  stats: NativeStats;
+}
+
 /** A snapshot of a running job's counters; cheap at any moment. Shares are 0..1 of the wall time so far. */
 export interface NativeStats {
-  phase: 'open' | 'copy' | 'finish' | 'done';
+  phase: 'open' | 'search' | 'copy' | 'finish' | 'done'; // search: for unused blocks
   elapsedSeconds: number;
   totalBytes: number; // allocated bytes to process, as far as known
   doneBytes: number;
@@ -301,7 +492,7 @@ export interface NativeIndexInfo {
   }[];
 }
 
-export interface NativeBinding {
+export interface NativeBinding extends NativeBenchBinding {
   version(): string;
   cpu(): { cores: number; features: string[]; uring: boolean };
   /** H_key(data), or H(data) when key is null. */
@@ -314,9 +505,21 @@ export interface NativeBinding {
     parentPath: string,
     overwrite: boolean,
   ): Promise<void>;
+  /**
+   * Of the chain at `path`, what its first `layers` layers hold. The layer below them must have the linkage id `baseLinkage`, and each
+   * layer must name the next one: ERR_PARENT_MISMATCH.
+   */
+  layerChanges(
+    path: string,
+    options: NativeOpenDisk,
+    layers: number,
+    baseLinkage: string,
+  ): Promise<NativeLayerChanges>;
   openMap(repository: NativeRepository, root: string): Promise<NativeDisk>;
   indexInfo(repository: NativeRepository): Promise<NativeIndexInfo>;
   startBackup(options: NativeBackup): NativeSession<NativeBackupResult>;
+  /** What a backup would leave out. */
+  startFindUnused(options: NativeFindUnused): NativeSession<{ disks: NativeUnused[] }>;
   startRestore(options: NativeRestore): NativeSession<{ stats: NativeStats }>;
   startCopy(options: NativeCopy): NativeSession<{ stats: NativeStats }>;
   startVerify(options: NativeVerify): NativeSession<NativeVerifyResult>;
@@ -328,4 +531,41 @@ export interface NativeBinding {
     options: NativeMergeOptions,
   ): NativeSession<{ indexRuns: string[]; stats: NativeStats }>;
   releaseMark(mark: NativeMark): void;
+  /** A stream to a descriptor that the caller keeps open, or without one to nowhere, to be counted. 0 bytes a second: no limit. */
+  newSendStream(options: {
+    fd?: number;
+    bytesPerSecond: number;
+    header: string;
+    points: NativeSendPoint[];
+  }): NativeSendStream;
+  /** Writes a stream, or goes on where the last one has failed for a pack or a chunk that was missing. */
+  startSend(options: NativeSendOptions): NativeSession<NativeSendResult>;
+  /** Reads a stream's beginning. */
+  startOpenStream(options: { fd: number; tuning: NativeTuning }): NativeSession<NativeOpenedStream>;
+  /** Reads and stores what one point adds, or after the last one the stream's end. */
+  startReceive(options: NativeReceiveOptions): NativeSession<NativeReceiveResult>;
+  newWholeMaps(): NativeWholeMaps;
+  /** Whether all is there that these maps need, and in which packs. ERR_CHUNK_MISSING, ERR_CORRUPT_OBJECT. */
+  startCheckWhole(options: {
+    repository: NativeRepository;
+    tuning: NativeTuning;
+    maps: { root: string; sizeBytes: number }[];
+    known: NativeWholeMaps;
+  }): NativeSession<{ packs: string[]; stats: NativeStats }>;
+  startWriteHave(options: {
+    repository: NativeRepository;
+    tuning: NativeTuning;
+    fd: number;
+    header: string;
+    records: boolean;
+  }): NativeSession<{ records: number; stats: NativeStats }>;
+  startReadHave(options: {
+    fd: number;
+    tuning: NativeTuning;
+  }): NativeSession<{ header: Uint8Array; records: number; have: NativeHave; stats: NativeStats }>;
+  /** A pipe: the descriptors of its reading and its writing end, which the caller closes. */
+  newPipe(): [read: number, write: number];
+  /** The steps of a scrub: reading packs, and what the points lose with records that no copy gives. */
+  startScrub(options: NativeScrub): NativeSession<NativeScrubResult>;
+  startTrace(options: NativeTrace): NativeSession<NativeTraceResult>;
 }

@@ -32,11 +32,15 @@ export function wrapBinding(binding: NativeBinding): Engine {
     createDisk: guardAsync((path, identity, parentPath, overwrite) =>
       binding.createDisk(path, identity, parentPath, overwrite),
     ),
+    layerChanges: guardAsync((path, options, layers, baseLinkage) =>
+      binding.layerChanges(path, options, layers, baseLinkage),
+    ),
     openMap: guardAsync(async (repository, root) =>
       wrapDisk(await binding.openMap(repository, root)),
     ),
     indexInfo: guardAsync((repository) => binding.indexInfo(repository)),
     startBackup: guard((options) => wrapSession(binding.startBackup(options))),
+    startFindUnused: guard((options) => wrapSession(binding.startFindUnused(options))),
     startRestore: guard((options) => wrapSession(binding.startRestore(options))),
     startCopy: guard((options) => wrapSession(binding.startCopy(options))),
     startVerify: guard((options) => wrapSession(binding.startVerify(options))),
@@ -45,6 +49,23 @@ export function wrapBinding(binding: NativeBinding): Engine {
     startRescue: guard((options) => wrapSession(binding.startRescue(options))),
     startMergeIndex: guard((options) => wrapSession(binding.startMergeIndex(options))),
     releaseMark: guard((mark) => binding.releaseMark(mark)),
+    newSendStream: guard((options) => binding.newSendStream(options)),
+    startSend: guard((options) => wrapSession(binding.startSend(options))),
+    startOpenStream: guard((options) => wrapSession(binding.startOpenStream(options))),
+    startReceive: guard((options) => wrapSession(binding.startReceive(options))),
+    newWholeMaps: guard(() => binding.newWholeMaps()),
+    startCheckWhole: guard((options) => wrapSession(binding.startCheckWhole(options))),
+    startWriteHave: guard((options) => wrapSession(binding.startWriteHave(options))),
+    startReadHave: guard((options) => wrapSession(binding.startReadHave(options))),
+    newPipe: guard(() => binding.newPipe()),
+    startScrub: guard((options) => wrapSession(binding.startScrub(options))),
+    startTrace: guard((options) => wrapSession(binding.startTrace(options))),
+    startIoScan: guard((options) => wrapSession(binding.startIoScan(options))),
+    startStageScan: guard((options) => wrapSession(binding.startStageScan(options))),
+    startMakeData: guard((options) => wrapSession(binding.startMakeData(options))),
+    newKernel: guard((options, input) => binding.newKernel(options, input)),
+    blake3Implementations: guard(() => binding.blake3Implementations()),
+    benchData: guard((options) => binding.benchData(options)),
   };
 }
 

@@ -7,7 +7,14 @@
 
 import { availableParallelism } from 'node:os';
 import { type FirnError, firnError } from '../errors.js';
-import type { Codec, IoMode, NativeChunking, NativeOpenDisk, NativeTuning } from './binding.js';
+import type {
+  Codec,
+  IoMode,
+  NativeChunking,
+  NativeOpenDisk,
+  NativeTuning,
+  NativeUnusedOptions,
+} from './binding.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -148,6 +155,34 @@ export function resolveOpenDisk(options: OpenDiskOptions = {}): NativeOpenDisk {
     parentFolders: [...(options.parentFolders ?? [])],
     parents: [...(options.parents ?? [])],
     format: oneOf('format', options.format ?? '', ['', 'raw', 'vhd', 'vhdx'] as const),
+  };
+}
+
+export const UNUSED_MODES = ['skip', 'keep'] as const;
+export type UnusedMode = (typeof UNUSED_MODES)[number];
+
+export interface UnusedOptions {
+  /** 'skip' leaves unused blocks out: they are zeros in the point. 'keep' copies them. */
+  unused?: UnusedMode | undefined;
+  /**
+   * An NTFS volume that has shadow copies is copied whole, as they read what is free now. With true it is not: then the shadow copies inside
+   * the restored guest (its "previous versions" and restore points) are damaged, and nothing else is.
+   */
+  dropGuestShadowCopies?: boolean | undefined;
+  /** Copies page files, swap files and inactive hibernation files, whose content is worth nothing after a start. */
+  keepPageFiles?: boolean | undefined;
+}
+
+/** What the engine is asked for; undefined if all is to be kept. `quiesced`: the guest froze its file systems for these disks. */
+export function resolveUnused(
+  { unused, dropGuestShadowCopies, keepPageFiles }: UnusedOptions,
+  quiesced: boolean,
+): NativeUnusedOptions | undefined {
+  if (oneOf('unused', unused ?? 'keep', UNUSED_MODES) === 'keep') return undefined;
+  return {
+    quiesced,
+    keepShadowCopies: dropGuestShadowCopies !== true,
+    skipPageFiles: keepPageFiles !== true,
   };
 }
 

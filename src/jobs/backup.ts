@@ -10,8 +10,10 @@ import path from 'node:path';
 import type {
   DiskIdentity,
   NativeBackup,
+  NativeBackupBase,
   NativeBackupResult,
   NativeStats,
+  NativeUnusedOptions,
 } from '../engine/binding.js';
 import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine.js';
 import {
@@ -20,15 +22,23 @@ import {
   resolveCompression,
   resolveOpenDisk,
   resolveTuning,
+  resolveUnused,
   type TuningOptions,
+  type UnusedOptions,
 } from '../engine/options.js';
 import { firnError } from '../errors.js';
 import { commitRun } from '../repository/commit.js';
 import { newId } from '../repository/format/names.js';
-import { FORMAT_VERSION, isDiskName, type PointObject } from '../repository/format/objects.js';
+import {
+  FORMAT_VERSION,
+  isDiskName,
+  type PointObject,
+  type PointUnused,
+} from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
 import { parseTags } from '../repository/tags.js';
 import { type JobOptions, type Run, startRun } from './run.js';
+import { recordUnused } from './unused.js';
 
 /** A disk image to back up: raw, VHD or VHDX, with its parents if it is differencing. */
 export interface DiskSource extends OpenDiskOptions {
@@ -37,9 +47,17 @@ export interface DiskSource extends OpenDiskOptions {
   name?: string | undefined;
   /** PointDisk.fileBytes. */
   fileBytes?: number | undefined;
+  /** What the disk is read on top of, instead of as a whole. */
+  base?: DiskBase | undefined;
 }
 
-export interface BackupOptions extends JobOptions, CompressionOptions {
+/** A disk of an earlier point, and every byte that may differ from it. A base that cannot be used costs time, not the backup. */
+export interface DiskBase extends NativeBackupBase {
+  /** The id of the sealed point. */
+  point: string;
+}
+
+export interface BackupOptions extends JobOptions, CompressionOptions, UnusedOptions {
   /** The disks of one machine, as they belong together. A text is a path. */
   disks: readonly (string | DiskSource)[];
   /** The machine's name; that of the first disk when not given. */
@@ -61,6 +79,12 @@ export interface BackedUpDisk {
   dataBytes: number;
   /** PointDisk.fileBytes. */
   fileBytes?: number;
+  /** Set if the disk was read on top of a point: the point, and what was said to have changed since, in whole pages. */
+  base?: { point: string; changedBytes: number };
+  /** Why the given base, or a part of it, was not used. */
+  baseRefused?: string;
+  /** Set if unused blocks were to be left out: which were, and why others not. */
+  unused?: PointUnused;
 }
 
 export interface BackupResult {
@@ -74,6 +98,8 @@ export interface BackupResult {
 
 /** What a run over machines adds to a backup: what the point says of the capture, and the record of the stages. */
 export interface MachineBackup {
+  /** The guest froze its file systems for these disks: what they say of unused blocks is believed. */
+  guestFroze: boolean;
   /** Asked for when the point is about to be sealed. */
   describe(): Pick<PointObject, 'vm' | 'consistency' | 'method' | 'host' | 'capture'>;
   aroundRead<Result>(read: (signal: AbortSignal) => Promise<Result>): Promise<Result>;
@@ -87,6 +113,9 @@ export interface BackupSummary {
   sizeBytes: number;
   /** Pages that are not zero. */
   dataBytes: number;
+  /** Left out of the point, as no file system of the guest uses them. */
+  skippedBytes: number;
+  /** What was read of the disks, also to find out what is unused. */
   readBytes: number;
   /** Content of chunks that the repository did not have. */
   newBytes: number;
@@ -134,10 +163,15 @@ async function runBackup(
   const tags = parseTags(options.tags ?? [], 'tags');
   const engine = loadEngine();
   const tally = new Tally();
-  const run = newId();
+  const run = repository.newRun();
+  const unused = resolveUnused(options, machine?.guestFroze === true);
+  const describe = (stored: NativeBackupResult) => describeDisks(sources, stored, unused);
   const native: Omit<NativeBackup, 'repository' | 'attempt'> = {
     tuning: resolveTuning(options.tuning),
-    disks: sources.map(({ path: file, open }) => ({ path: file, open })),
+    disks: sources.map((source) => ({
+      ...nativeDisk(source),
+      ...(unused !== undefined && source.fileBytes === undefined && { unused }),
+    })),
     run,
     ...resolveCompression(options),
     store: options.dryRun !== true,
@@ -153,7 +187,7 @@ async function runBackup(
   if (options.dryRun === true) {
     const { native: view } = await repository.view();
     const stored = await store(view, 0);
-    const disks = describeDisks(sources, stored);
+    const disks = describe(stored);
     return { point: undefined, disks, attempts: 1, summary: tally.summary(disks) };
   }
   const commit = await commitRun(
@@ -172,16 +206,16 @@ async function runBackup(
         ...machine?.describe(),
         run,
         attempt,
-        disks: describeDisks(sources, stored).map(pointDisk),
+        disks: describe(stored).map(pointDisk),
         ...(tags.length > 0 && { tags }),
         firn: engine.version(),
-        stats: pointStats(tally.summary(describeDisks(sources, stored))),
+        stats: pointStats(tally.summary(describe(stored))),
       }),
       ...(machine !== undefined && { aroundSeal: machine.aroundSeal }),
     },
     session.signal,
   );
-  const disks = describeDisks(sources, commit.stored);
+  const disks = describe(commit.stored);
   const { point, attempts } = commit;
   return { point, disks, attempts, summary: tally.summary(disks) };
 }
@@ -191,6 +225,13 @@ interface ResolvedSource {
   name: string;
   fileBytes: number | undefined;
   open: ReturnType<typeof resolveOpenDisk>;
+  base: DiskBase | undefined;
+}
+
+function nativeDisk({ path: file, open, base }: ResolvedSource): NativeBackup['disks'][0] {
+  if (base === undefined) return { path: file, open };
+  const { root, skipsUnused, ranges } = base;
+  return { path: file, open, base: { root, skipsUnused, ranges } };
 }
 
 /** Absolute paths, checked options, and for each disk a name that no other one has. */
@@ -208,7 +249,8 @@ export function resolveSources(disks: readonly (string | DiskSource)[]): Resolve
     }
     const name = source.name ?? freeName(taken, diskNameOf(file));
     taken.add(name.toLowerCase());
-    return { path: file, name, fileBytes: source.fileBytes, open: resolveOpenDisk(source) };
+    const { fileBytes, base } = source;
+    return { path: file, name, fileBytes, open: resolveOpenDisk(source), base };
   });
 }
 
@@ -237,9 +279,15 @@ function diskNameOf(file: string): string {
   return name === '' ? 'disk' : name;
 }
 
-function describeDisks(sources: readonly ResolvedSource[], stored: NativeBackupResult) {
-  return sources.map(({ name, path: file, fileBytes }, index): BackedUpDisk => {
-    const { root, identity, dataBytes } = stored.disks[index] as NativeBackupResult['disks'][0];
+function describeDisks(
+  sources: readonly ResolvedSource[],
+  stored: NativeBackupResult,
+  options: NativeUnusedOptions | undefined,
+) {
+  return sources.map(({ name, path: file, fileBytes, base }, index): BackedUpDisk => {
+    const { root, identity, dataBytes, changedBytes, baseRefused, unused } = stored.disks[
+      index
+    ] as NativeBackupResult['disks'][0];
     return {
       name,
       path: file,
@@ -247,12 +295,17 @@ function describeDisks(sources: readonly ResolvedSource[], stored: NativeBackupR
       identity,
       dataBytes,
       ...(fileBytes !== undefined && { fileBytes }),
+      ...(base !== undefined &&
+        changedBytes !== undefined && { base: { point: base.point, changedBytes } }),
+      ...(baseRefused !== undefined && { baseRefused }),
+      ...(options !== undefined &&
+        unused !== undefined && { unused: recordUnused(options, unused, sources.length) }),
     };
   });
 }
 
 function pointDisk(disk: BackedUpDisk): PointObject['disks'][0] {
-  const { name, path: source, root, identity, fileBytes } = disk;
+  const { name, path: source, root, identity, fileBytes, base, unused } = disk;
   const { sizeBytes, format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId } =
     identity;
   return {
@@ -262,12 +315,14 @@ function pointDisk(disk: BackedUpDisk): PointObject['disks'][0] {
     root,
     identity: { format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId },
     ...(fileBytes !== undefined && { fileBytes }),
+    ...(base !== undefined && { base: base.point }),
+    ...(unused !== undefined && { unused }),
   };
 }
 
 function pointStats(summary: BackupSummary): Record<string, unknown> {
-  const { elapsedSeconds, dataBytes, readBytes, newBytes, storedBytes } = summary;
-  return { elapsedSeconds, dataBytes, readBytes, newBytes, storedBytes };
+  const { elapsedSeconds, dataBytes, skippedBytes, readBytes, newBytes, storedBytes } = summary;
+  return { elapsedSeconds, dataBytes, skippedBytes, readBytes, newBytes, storedBytes };
 }
 
 /** Adds up the attempts of a run. */
@@ -296,6 +351,7 @@ class Tally {
       elapsedSeconds: (performance.now() - this.#startedMs) / 1000,
       sizeBytes: sum(disks.map((disk) => disk.identity.sizeBytes)),
       dataBytes,
+      skippedBytes: sum(disks.map((disk) => disk.unused?.skippedBytes ?? 0)),
       readBytes: this.#readBytes,
       newBytes,
       storedBytes,

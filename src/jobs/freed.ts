@@ -12,7 +12,6 @@ import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
 import { throwIfAborted } from '../engine/engine.js';
 import { type ErrorCode, firnError, fromFileSystem, isFirnError } from '../errors.js';
-import { deriveKeys } from '../repository/format/keys.js';
 import { packFile } from '../repository/format/names.js';
 import type { PointObject } from '../repository/format/objects.js';
 import { decodeRecord, RECORD_HEADER_BYTES } from '../repository/format/record.js';
@@ -171,7 +170,7 @@ class MapReader {
   readonly packs: readonly string[];
   readonly chunking: Repository['config']['chunking'];
   readonly #folder: string;
-  readonly #key: Uint8Array;
+  readonly #repository: Repository;
   readonly #places = new Places();
   readonly #open = new Map<string, FileHandle>();
 
@@ -179,7 +178,7 @@ class MapReader {
     this.packs = packs;
     this.chunking = repository.config.chunking;
     this.#folder = repository.path;
-    this.#key = deriveKeys(Buffer.from(repository.config.idKey, 'hex')).map;
+    this.#repository = repository;
   }
 
   static async open(
@@ -218,9 +217,12 @@ class MapReader {
     let failure: unknown = firnError('ERR_CHUNK_MISSING', 'No pack has a map object');
     for (const { pack, offset, storedLength } of this.#places.find(id)) {
       try {
-        const file = await this.#packFile(this.packs[pack] as string);
+        const name = this.packs[pack] as string;
+        const file = await this.#packFile(name);
         const bytes = await readExactly(file, offset, RECORD_HEADER_BYTES + storedLength);
-        const { header, content } = decodeRecord(bytes, 'map', this.#key);
+        const { keys } = this.#repository;
+        const opener = this.#repository.packOpener(name);
+        const { header, content } = decodeRecord(bytes, 'map', keys.map, opener);
         if (header.id.equals(id)) return content;
       } catch (error) {
         failure = error;

@@ -20,6 +20,8 @@ import {
   parseDuration,
   parseExclusion,
   parsePercent,
+  parseTracking,
+  parseUnused,
 } from './settings.js';
 
 const FILE_BYTES_MAX = 1024 * 1024;
@@ -46,6 +48,7 @@ const JOB_SCHEMA = z.strictObject(
     consistency: member('consistency', (value, name) => parseConsistency(text(value, name), name)),
     freezeDeadline: member('freezeDeadline', duration),
     mergeDeadline: member('mergeDeadline', duration),
+    tracking: member('tracking', (value, name) => parseTracking(text(value, name), name)),
     parallelVms: member('parallelVms', (value, name) =>
       integerIn(name, value, 1, PARALLEL_VMS_MAX),
     ),
@@ -57,6 +60,10 @@ const JOB_SCHEMA = z.strictObject(
         error: () => 'Expected members FROM: TO for map',
       })
       .optional(),
+    unused: member('unused', (value, name) => parseUnused(text(value, name), name)),
+    guestShadowCopies: member('guestShadowCopies', (value, name) =>
+      oneOf(name, value, ['keep', 'drop'] as const),
+    ),
     codec: member('codec', (value, name) => oneOf(name, value, CODECS)),
     level: member('level', (value, name) => integerIn(name, value, 0, 64)),
     memory: member('memory', size),

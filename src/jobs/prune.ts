@@ -15,15 +15,15 @@ import {
 } from '../engine/engine.js';
 import { expected, resolveTuning, type TuningOptions } from '../engine/options.js';
 import { firnError } from '../errors.js';
+import { clearRecords } from '../repository/checks.js';
 import {
   type CollectionPlane,
   type CollectionResult,
   collect,
   type MarkRequest,
 } from '../repository/collection.js';
-import { newId } from '../repository/format/names.js';
 import { type Recovery, recoverPending } from '../repository/recovery.js';
-import type { Repository } from '../repository/repository.js';
+import { nativeDamage, type Repository } from '../repository/repository.js';
 import { DirectoryStore } from '../repository/stores/directory.js';
 import { type JobOptions, type Run, startRun } from './run.js';
 
@@ -97,6 +97,7 @@ async function runPrune(
     }
     results.push(...(await collectAll()));
   }
+  if (!dryRun) await clearRecords(repository);
   const { rescued, packsAfter, indexRunsAfter, ...account } = summarize(results);
   return {
     ...account,
@@ -193,6 +194,7 @@ function nativePlane(
         indexRuns: [...view.indexRuns],
         packs: [...view.packs],
         condemned: [...condemned],
+        damaged: nativeDamage(view.damage),
       };
       const started = engine.startMark({
         repository: native,
@@ -203,13 +205,13 @@ function nativePlane(
         onlyVictims: victims !== undefined,
       });
       const { packs, indexRuns, missing, mark } = await runSession(started, session);
-      const basis = { ...native, indexRuns: [], packs: [], condemned: [] };
+      const basis = { ...native, indexRuns: [], packs: [], condemned: [], damaged: [] };
       // Names are never used twice: each piece of work has a run of its own.
       const named = (held: NativeMark) => ({
         repository: basis,
         tuning,
         mark: held,
-        run: newId(),
+        run: repository.newRun(),
         attempt: 0,
       });
       return {

@@ -17,6 +17,7 @@ import {
   filesOf,
   type PointDisk,
   type PointObject,
+  restoredName,
 } from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
 import { type JobOptions, type Run, startRun } from './run.js';
@@ -80,6 +81,7 @@ async function runRestore(
   const disks = await planTargets(chosen, options);
   const withFiles = options.disk === undefined && (await isFolder(options.to));
   const files = withFiles ? planFiles(point, options.to) : [];
+  refuseClashes([...disks, ...files]);
   if (options.force !== true) await refuseExisting([...disks, ...files]);
   const engine = loadEngine();
   const targets = [...disks, ...files].map(({ root, path: file, identity }) => ({
@@ -108,7 +110,7 @@ async function runRestore(
 function planFiles(point: PointObject, to: string): (RestoredDisk & { fileBytes: number })[] {
   return filesOf(point).map(({ name, root, identity, sizeBytes, fileBytes }) => ({
     name,
-    path: path.join(path.resolve(to), name),
+    path: path.join(path.resolve(to), restoredName(name)),
     root,
     identity: targetIdentity({ ...identity, sizeBytes }, 'raw'),
     fileBytes,
@@ -175,11 +177,25 @@ async function planTargets(
       format ?? (isFile ? formatOfPath(target) : undefined) ?? originalFormat(original);
     return {
       name: disk.name,
-      path: isFile ? target : path.join(target, disk.name + extensionOf(chosen)),
+      path: isFile ? target : path.join(target, restoredName(disk.name) + extensionOf(chosen)),
       root: disk.root,
       identity: targetIdentity(original, chosen),
     };
   });
+}
+
+/** A disk "web" and a file "web.raw" have different names, and the same one as a raw image: neither may take the other's place. */
+function refuseClashes(disks: readonly RestoredDisk[]): void {
+  const taken = new Set<string>();
+  for (const { name, path: file } of disks) {
+    const key = file.toLowerCase();
+    if (taken.has(key)) {
+      throw firnError('ERR_EXISTS', `"${name}" would take the place of another: ${file}`, {
+        path: file,
+      });
+    }
+    taken.add(key);
+  }
 }
 
 async function refuseExisting(disks: readonly RestoredDisk[]): Promise<void> {

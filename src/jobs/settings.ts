@@ -6,8 +6,9 @@
  */
 
 import { CONSISTENCIES } from '../consistency.js';
-import { expected } from '../engine/options.js';
+import { expected, oneOf, UNUSED_MODES, type UnusedMode } from '../engine/options.js';
 import type { ConsistencyPolicy } from '../hosts/host.js';
+import { TRACKING_MODES, type TrackingMode } from '../hosts/tracking.js';
 import { type DiskExclusion, type PathMapping, VM_BACKUP_DEFAULTS } from './runs/types.js';
 
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
@@ -41,6 +42,16 @@ export function parseConsistency(text: string, name: string): ConsistencyPolicy 
   const level = CONSISTENCIES.find((each) => text === each || text === `required ${each}`);
   if (level !== undefined) return { wanted: level, required: level };
   throw expected(name, 'application, filesystem, crash or best', text);
+}
+
+/** "none", "auto" or "checkpoint". */
+export function parseTracking(text: string, name: string): TrackingMode {
+  return oneOf(name, text, TRACKING_MODES);
+}
+
+/** "skip" or "keep". */
+export function parseUnused(text: string, name: string): UnusedMode {
+  return oneOf(name, text, UNUSED_MODES);
 }
 
 /** "VM/DISK", each with `*` for any characters. A machine's name may have slashes, a disk's has none. */

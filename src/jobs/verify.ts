@@ -18,6 +18,7 @@ import { disksOf, type PointObject } from '../repository/format/objects.js';
 import type { Repository, RepositoryView } from '../repository/repository.js';
 import { type DiskSource, resolveSources } from './backup.js';
 import { type JobOptions, type Run, startRun } from './run.js';
+import { recordedOptions } from './unused.js';
 
 const ROUNDS_MAX = 5;
 
@@ -48,6 +49,10 @@ export interface VerifyResult {
   chunks: number;
   /** Packs read in full. */
   packs: number;
+  /** Damaged copies that a scrub has named, of records of which another copy is whole: the next prune clears them away. */
+  healed: number;
+  /** With `source`: what of it was not compared, because the point left it out as unused. */
+  skippedBytes?: number;
   stats: NativeStats;
 }
 
@@ -56,7 +61,8 @@ export function verify(repository: Repository, options: VerifyOptions = {}): Run
   return startRun(options, (session) => runVerify(repository, options, session));
 }
 
-async function runVerify(
+/** The same as a part of another job. */
+export async function runVerify(
   repository: Repository,
   options: VerifyOptions,
   session: RunSessionOptions,
@@ -84,19 +90,21 @@ async function runVerify(
     if (round < ROUNDS_MAX && (await hasMoved(repository, view, native.problems))) continue;
     const compared =
       options.source === undefined
-        ? []
+        ? { problems: [] }
         : await compareSource(view.native, points, options.source, tuning, session);
     const found = native.problems.map((problem) => ({
       ...problem,
       points: pointsWith(points, problem.roots ?? []),
     }));
     return {
-      problems: [...objects.problems, ...compared, ...found],
-      problemCount: objects.problems.length + compared.length + native.problemCount,
+      problems: [...objects.problems, ...compared.problems, ...found],
+      problemCount: objects.problems.length + compared.problems.length + native.problemCount,
       points: points.length,
       objects: objects.count,
       chunks: native.chunks,
       packs: native.packs,
+      healed: native.healed,
+      ...('skippedBytes' in compared && { skippedBytes: compared.skippedBytes }),
       stats: native.stats,
     };
   }
@@ -171,7 +179,7 @@ async function compareSource(
   source: readonly (string | DiskSource)[],
   tuning: ReturnType<typeof resolveTuning>,
   session: RunSessionOptions,
-): Promise<VerifyProblem[]> {
+): Promise<{ problems: VerifyProblem[]; skippedBytes?: number }> {
   const [point] = points;
   if (point === undefined || points.length !== 1) {
     throw firnError(
@@ -191,7 +199,10 @@ async function compareSource(
     loadEngine().startBackup({
       repository,
       tuning,
-      disks: disks.map(({ path, open }) => ({ path, open })),
+      disks: disks.map(({ path, open }, index) => {
+        const unused = expected[index]?.unused;
+        return { path, open, ...(unused !== undefined && { unused: recordedOptions(unused) }) };
+      }),
       run: newId(),
       attempt: 0,
       codec: 'raw',
@@ -200,12 +211,19 @@ async function compareSource(
     }),
     session,
   );
-  return expected.flatMap((disk, index) => {
-    const { root } = result.disks[index] as (typeof result.disks)[0];
+  const problems = expected.flatMap((disk, index) => {
+    const { root, unused } = result.disks[index] as (typeof result.disks)[0];
     if (root === disk.root) return [];
     const path = (disks[index] as (typeof disks)[0]).path;
-    const message = `${path} does not hold what point ${point.id} has as disk "${disk.name}"`;
+    const isOtherRule = unused !== undefined && unused.rules !== disk.unused?.rules;
+    const because = isOtherRule
+      ? '; but the point leaves out unused blocks by other rules than this Firn, so that says little'
+      : '';
+    const message = `${path} does not hold what point ${point.id} has as disk "${disk.name}"${because}`;
     const error = firnError('ERR_VERIFY_MISMATCH', message, { path });
     return [{ ...problemOf(error, `points/${point.id}`, [point.id]), roots: [disk.root] }];
   });
+  if (expected.every((disk) => disk.unused === undefined)) return { problems };
+  const skipped = result.disks.map(({ unused }) => unused?.skippedBytes ?? 0);
+  return { problems, skippedBytes: skipped.reduce((total, bytes) => total + bytes, 0) };
 }

@@ -16,6 +16,7 @@ import {
   isRecordHeader,
   RECORD_CLASSES,
   RECORD_CONTENT_BYTES_MAX,
+  RECORD_FLAGS,
   RECORD_HEADER_BYTES,
   RECORD_MAGIC,
   type RecordClass,
@@ -50,7 +51,7 @@ interface Trailer {
 
 /**
  * Calls `onRecord` for each row of the record table. Throws ERR_CORRUPT_PACK before the first call unless the footer is whole and agrees
- * with the file; ERR_UNSUPPORTED for encrypted records.
+ * with the file.
  */
 export async function readPackTable(
   file: FileHandle,
@@ -138,15 +139,13 @@ function decodeRow(row: Buffer, footerOffset: number): PackRecord {
   if (
     recordClass === undefined ||
     CODECS[row.readUInt8(45)] === undefined ||
+    row.readUInt8(46) > RECORD_FLAGS.sealed ||
     row.readUInt8(47) !== 0 ||
     record.storedLength > RECORD_CONTENT_BYTES_MAX ||
     record.rawLength > RECORD_CONTENT_BYTES_MAX ||
     end > footerOffset
   ) {
     throw corrupt('its record table holds what no pack has');
-  }
-  if (row.readUInt8(46) !== 0) {
-    throw firnError('ERR_UNSUPPORTED', 'The pack is encrypted; this version has no key for it');
   }
   return { ...record, recordClass };
 }

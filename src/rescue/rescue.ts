@@ -8,15 +8,15 @@
  * What is damaged can be skipped: then the lost ranges read as zeros and are listed.
  */
 
+import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { throwIfAborted } from '../engine/engine.js';
 import { type FirnError, firnError, fromFileSystem, isFirnError } from '../errors.js';
-import { deriveKeys } from '../repository/format/keys.js';
 import { packFile } from '../repository/format/names.js';
 import { disksOf, type PointDisk, type PointObject } from '../repository/format/objects.js';
 import { decodeRecord, RECORD_HEADER_BYTES } from '../repository/format/record.js';
-import { Repository } from '../repository/repository.js';
+import { type Access, Repository } from '../repository/repository.js';
 import {
   decodeLeaf,
   decodeNode,
@@ -99,12 +99,17 @@ export class Rescue {
     this.#packs = packs;
     this.#places = places;
     this.damagedPacks = damagedPacks;
-    this.#keys = deriveKeys(Buffer.from(repository.config.idKey, 'hex'));
+    this.#keys = repository.keys;
   }
 
   /** Opens the repository in a folder and reads the record tables of all its packs. */
-  static async open(folder: string, options: RescueJobOptions = {}): Promise<Rescue> {
-    const repository = await Repository.open(folder);
+  static async open(
+    folder: string,
+    options: RescueJobOptions = {},
+    access: Access = {},
+  ): Promise<Rescue> {
+    const repository = await Repository.open(folder, undefined, access);
+    repository.requireReader('rescue');
     const packs = await repository.packs();
     const places = new Places();
     const damaged: DamagedPack[] = [];
@@ -134,9 +139,10 @@ export class Rescue {
     if (options.force !== true && (await exists(target))) {
       throw firnError('ERR_EXISTS', `${target} exists`, { path: target });
     }
-    const temporary = `${target}.partial`;
+    const temporary = `${target}.${randomBytes(8).toString('hex')}.partial`;
     try {
-      const file = await open(temporary, 'w');
+      // Only a file that is new: whoever may make names in this folder must not choose what is written over.
+      const file = await open(temporary, 'wx', 0o640);
       const copy = new DiskCopy(this, file, disk, options);
       try {
         await copy.run();
@@ -161,7 +167,9 @@ export class Rescue {
         const file = await this.#openPack(this.#packs[place.pack] as string);
         const length = RECORD_HEADER_BYTES + place.storedLength;
         const bytes = await readExactly(file, place.offset, length);
-        const { header, content } = decodeRecord(bytes, recordClass, this.#keys[recordClass]);
+        const opener = this.repository.packOpener(this.#packs[place.pack] as string);
+        const key = this.#keys[recordClass];
+        const { header, content } = decodeRecord(bytes, recordClass, key, opener);
         if (header.id.equals(id)) return content;
         failure ??= firnError(
           'ERR_CORRUPT_PACK',

@@ -10,6 +10,7 @@ import { type Consistency, meetsConsistency } from '../../consistency.js';
 import type { Codec } from '../../engine/binding.js';
 import { type FirnError, firnError } from '../../errors.js';
 import { type ConsistencyPolicy, refOf, type VmRef } from '../../hosts/host.js';
+import type { TrackingMode } from '../../hosts/tracking.js';
 import type { ForgetResult } from '../../jobs/forget.js';
 import type { JobFile } from '../../jobs/job-file.js';
 import {
@@ -35,7 +36,9 @@ import { formatBytes, formatCount, formatNumberOf, formatSeconds } from '../ui/b
 import type { Output } from '../ui/output.js';
 import { bottleneckLines } from '../ui/summary.js';
 import { printable, table } from '../ui/text.js';
+import { keptPartitionLines } from '../ui/unused.js';
 import { VmProgress } from '../ui/vm-progress.js';
+import { unusedMode } from './backup.js';
 import { verdictJson } from './forget.js';
 
 export interface MachineFlags extends HostFlags, StateFlags {
@@ -45,6 +48,7 @@ export interface MachineFlags extends HostFlags, StateFlags {
   excludeDisk?: DiskExclusion[];
   freezeDeadline?: number;
   mergeDeadline?: number;
+  tracking?: TrackingMode;
   parallelVms?: number;
   minFree?: number;
   churn?: number;
@@ -57,6 +61,9 @@ export interface PointFlags {
   codec?: Codec;
   level?: number;
   tag?: string[];
+  skipUnused?: boolean;
+  keepUnused?: boolean;
+  dropGuestShadowCopies?: boolean;
 }
 
 export async function backupMachines(
@@ -73,9 +80,8 @@ export async function backupMachines(
   const options = optionsOf(names, flags, job);
   const spec = requiredHost(flags, job?.host);
   const state = flags.state ?? job?.state;
-  const { Repository } = await import('../../repository/repository.js');
   const { backupVms } = await import('../../jobs/runs/vm-backup.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const result = await withJournal(state === undefined ? {} : { state }, (journal) =>
     withHost(spec, (host) =>
       withVmProgress(context, (onEvent) =>
@@ -111,6 +117,7 @@ function optionsOf(
     excludedDisks: flags.excludeDisk ?? job?.exclude ?? [],
     freezeDeadlineMs: flags.freezeDeadline ?? job?.freezeDeadline ?? defaults.freezeDeadlineMs,
     mergeDeadlineMs: flags.mergeDeadline ?? job?.mergeDeadline ?? defaults.mergeDeadlineMs,
+    tracking: flags.tracking ?? job?.tracking ?? defaults.tracking,
     parallelVms: flags.parallelVms ?? job?.parallelVms ?? defaults.parallelVms,
     space: {
       minimumFreeBytes: flags.minFree ?? job?.minimumFree ?? defaults.space.minimumFreeBytes,
@@ -121,6 +128,8 @@ function optionsOf(
     codec: flags.codec ?? job?.codec,
     // A level is of its codec: the file's says nothing about another one.
     level: flags.level ?? (flags.codec === undefined ? job?.level : undefined),
+    unused: unusedMode(flags) ?? job?.unused ?? defaults.unused,
+    dropGuestShadowCopies: flags.dropGuestShadowCopies ?? job?.guestShadowCopies === 'drop',
     job: job?.name,
     tags: flags.tag ?? job?.tags,
     retention: job?.retention,
@@ -184,6 +193,10 @@ function tellDone(output: Output, result: VmResult): void {
 /** A machine's result as JSON has it: durations in seconds. */
 function resultMembers(result: VmResult) {
   const { vm, point, consistency, consistencyReason, frozenMs, summary, steps, retention } = result;
+  const { readings } = result;
+  const unused = point?.disks.flatMap((disk) =>
+    disk.unused === undefined ? [] : [{ disk: disk.name, ...disk.unused }],
+  );
   const { stats, ...account } = summary ?? { stats: undefined };
   return {
     vm: refOf(vm),
@@ -192,6 +205,8 @@ function resultMembers(result: VmResult) {
     consistencyReason,
     frozenSeconds: frozenMs === undefined ? undefined : frozenMs / 1000,
     ...account,
+    readings,
+    unused,
     steps: steps.map(({ elapsedMs, ...step }) => ({ ...step, elapsedSeconds: elapsedMs / 1000 })),
     stats,
     error: result.error?.toJSON(),
@@ -235,7 +250,8 @@ function tell(output: Output, result: VmBackupResult, { wanted }: ConsistencyPol
   );
   output.text(...retentionLines(vms));
   if (output.quiet) return;
-  output.text(...resultTable(vms, wanted));
+  output.text(...resultTable(vms, wanted), ...vms.flatMap(readingLines));
+  output.text(...vms.flatMap(unusedLines));
   const stats = vms.length === 1 ? vms[0]?.summary?.stats : undefined;
   if (stats !== undefined) output.text(...bottleneckLines(stats));
 }
@@ -284,6 +300,39 @@ function resultTable(vms: readonly VmResult[], wanted: Consistency): string[] {
     ];
   });
   return table(columns, rows);
+}
+
+/** How much of each disk was left out, and what could not be although it might seem so. */
+function unusedLines({ vm, point }: VmResult): string[] {
+  return (point?.disks ?? []).flatMap(({ name, unused }) => {
+    if (unused === undefined) return [];
+    const place = `${vm.name}/${name}`;
+    const { skippedBytes, reason } = unused;
+    return [
+      ...(skippedBytes > 0
+        ? [`${printable(place)}: ${formatBytes(skippedBytes)} of unused blocks left out`]
+        : []),
+      ...(reason === undefined ? [] : [printable(`${place}: copied whole: ${reason}`)]),
+      ...keptPartitionLines(place, unused),
+    ];
+  });
+}
+
+/** What each disk was read on top of, and why not, where a host tracks changes. */
+function readingLines({ vm, point, readings = [] }: VmResult): string[] {
+  const isTracked = point?.capture?.reference !== undefined;
+  return readings.flatMap(({ disk, base, fullReason }) => {
+    const name = printable(`${vm.name}/${disk}`);
+    const reason = fullReason === undefined ? '' : printable(fullReason);
+    if (base !== undefined) {
+      const more = reason === '' ? '' : `; a part of it was read as a whole: ${reason}`;
+      const changed = formatBytes(base.changedBytes);
+      return [
+        `${name}: incremental from ${base.point.slice(0, ID_DIGITS)}, ${changed} changed${more}`,
+      ];
+    }
+    return isTracked && reason !== '' ? [`${name}: read as a whole: ${reason}`] : [];
+  });
 }
 
 const FORGET_COLUMNS = [

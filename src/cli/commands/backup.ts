@@ -6,20 +6,22 @@
  */
 
 import type { Command } from 'commander';
-import { CODECS } from '../../engine/options.js';
+import { CODECS, type UnusedMode } from '../../engine/options.js';
 import { firnError } from '../../errors.js';
-import type { BackupResult } from '../../jobs/backup.js';
+import type { BackedUpDisk, BackupResult } from '../../jobs/backup.js';
 import {
   PARALLEL_VMS_MAX,
   parseConsistency,
   parseExclusion,
   parseMapping,
+  parseTracking,
 } from '../../jobs/settings.js';
 import { parseTag } from '../../repository/tags.js';
 import { type Context, parse, type Register } from '../context.js';
 import { addHostOption, addStateOption, hostSpec } from '../machines.js';
 import { bottleneckLines, meansLine, reductionLines, speedLine } from '../ui/summary.js';
 import { fields, printable } from '../ui/text.js';
+import { leftOutText, partitionLines } from '../ui/unused.js';
 import type { MachineFlags, PointFlags } from './backup-vms.js';
 
 interface FileFlags {
@@ -46,6 +48,7 @@ const MACHINE_FLAGS = {
   excludeDisk: '--exclude-disk',
   freezeDeadline: '--freeze-deadline',
   mergeDeadline: '--merge-deadline',
+  tracking: '--tracking',
   parallelVms: '--parallel-vms',
   minFree: '--min-free',
   churn: '--churn',
@@ -77,6 +80,9 @@ export function defineBackup(program: Command, register: Register): void {
       'a tag of the points; may be given again',
       parse.listAs('--tag', parseTag),
     )
+    .option('--skip-unused', 'leave out what no file system uses: by default of machines alone')
+    .option('--keep-unused', 'copy it')
+    .option('--drop-guest-shadow-copies', 'do not keep a volume whole for its shadow copies')
     .addHelpText('after', EXAMPLES);
   addFileOptions(command);
   addMachineOptions(command);
@@ -117,6 +123,11 @@ function addMachineOptions(command: Command): void {
       '--merge-deadline <time>',
       'how long merging a checkpoint may take, 1h by default',
       parse.duration('--merge-deadline'),
+    )
+    .option(
+      '--tracking <mode>',
+      'what changed is asked of the host: auto (default), checkpoint or none',
+      parse.as('--tracking', parseTracking),
     )
     .option(
       '--parallel-vms <n>',
@@ -164,11 +175,24 @@ function refuse(flags: BackupFlags, options: Readonly<Record<string, string>>, w
   }
 }
 
+/** Of --skip-unused and --keep-unused at most one; undefined for the default. */
+export function unusedMode({ skipUnused, keepUnused }: PointFlags): UnusedMode | undefined {
+  if (skipUnused === true && keepUnused === true) {
+    throw firnError('ERR_INVALID_ARGUMENT', 'Expected --skip-unused or --keep-unused, not both');
+  }
+  if (skipUnused === true) return 'skip';
+  return keepUnused === true ? 'keep' : undefined;
+}
+
 async function backupFiles(context: Context, files: string[], flags: FileFlags & PointFlags) {
-  const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/backup.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const { vm, tag: tags, codec, level, dryRun, parentFolder: parentFolders } = flags;
+  const { dropGuestShadowCopies } = flags;
+  const unused = unusedMode(flags);
+  if (dropGuestShadowCopies === true && unused !== 'skip') {
+    throw firnError('ERR_INVALID_ARGUMENT', '--drop-guest-shadow-copies needs --skip-unused');
+  }
   const disks = [...(flags.disk ?? []), ...files].map((path) => ({ path, parentFolders }));
   const result = await context.withProgress('backup', (run) =>
     job.backup(repository, {
@@ -177,6 +201,8 @@ async function backupFiles(context: Context, files: string[], flags: FileFlags &
       tags,
       codec,
       level,
+      unused,
+      dropGuestShadowCopies,
       dryRun,
       tuning: context.tuning,
       ...run,
@@ -216,6 +242,13 @@ function describeBackup({ point, disks, summary }: BackupResult, quiet: boolean)
       ],
       '  ',
     ),
+    ...disks.flatMap(unusedLines),
     ...bottleneckLines(stats),
   ];
+}
+
+function unusedLines({ name, unused }: BackedUpDisk): string[] {
+  if (unused === undefined) return [];
+  const heading = printable(`  unused blocks of ${name}: ${leftOutText(unused)}`);
+  return [heading, ...partitionLines(unused, '    ')];
 }

@@ -6,6 +6,7 @@
 import type { Command } from 'commander';
 import { isFirnError } from '../../errors.js';
 import { type Check, type Leftover, runOfMark } from '../../hosts/host.js';
+import type { KeptReference } from '../../hosts/tracking.js';
 import type { Journal } from '../../jobs/runs/journal.js';
 import type { Context, Register } from '../context.js';
 import {
@@ -19,7 +20,7 @@ import {
   withHost,
   withJournal,
 } from '../machines.js';
-import { formatNumberOf } from '../ui/bytes.js';
+import { formatBytes, formatNumberOf } from '../ui/bytes.js';
 import { paint, printable, type TextStream } from '../ui/text.js';
 
 /** A check, and what it looked at: "journal", "host". */
@@ -36,7 +37,7 @@ async function doctor(context: Context, flags: HostFlags & StateFlags) {
   const findings: Finding[] = [
     await examine('firn', 'engine', checkEngine),
     ...(context.hasRepository
-      ? [await examine('firn', 'repository', () => checkRepository(context.repository))]
+      ? [await examine('firn', 'repository', () => checkRepository(context))]
       : []),
     await examine('journal', 'runs', () => withJournal(flags, checkRuns)),
   ];
@@ -74,9 +75,10 @@ async function checkEngine(): Promise<Check> {
   return ok('engine', `version ${loadEngine().version()}, Node ${process.versions.node}`);
 }
 
-async function checkRepository(path: string): Promise<Check> {
-  const { Repository } = await import('../../repository/repository.js');
-  const repository = await Repository.open(path);
+async function checkRepository(context: Context): Promise<Check> {
+  const repository = await context.openRepository();
+  if (!repository.canRead)
+    return ok('repository', `${repository.path}, with a key that only writes`);
   const points = await repository.points();
   return ok('repository', `${formatNumberOf(points.length, 'point')} in ${repository.path}`);
 }
@@ -108,6 +110,9 @@ async function examineHost(spec: string, flags: StateFlags): Promise<Finding[]> 
         const found = () => withJournal(flags, (journal) => checkLeftover(leftover, journal));
         more.push(await examine(about, leftover.kind, found));
       }
+      for (const reference of (await host.tracking?.references()) ?? []) {
+        more.push({ about, ...checkReference(reference) });
+      }
       return ok('answers', `${name}, ${version}, captures by ${method}`);
     }),
   );
@@ -133,6 +138,13 @@ function checkLeftover({ kind, name, vm, mark, detail }: Leftover, journal: Jour
     'of a run that this journal does not know',
     `If no other computer is at it: firn reconcile --host SPEC --run ${id}`,
   );
+}
+
+/** Kept on purpose, at a cost: named, so that nobody has to wonder whose it is. */
+function checkReference({ name, vm, method, made, bytes }: KeptReference): Check {
+  const since = made === undefined ? '' : ` since ${made}`;
+  const size = bytes === undefined ? '' : `, ${formatBytes(bytes)}`;
+  return ok('reference', `${name} at ${vm.name}: ${method}${since}${size}`);
 }
 
 const SIGNS = { ok: 'green', warning: 'yellow', error: 'red', unknown: 'dim' } as const;

@@ -67,7 +67,6 @@ export function defineForget(program: Command, register: Register): void {
 }
 
 async function forget(global: Context, points: string[], flags: ForgetFlags) {
-  const { Repository } = await import('../../repository/repository.js');
   const { parseTag } = await import('../../repository/retention.js');
   const job = await import('../../jobs/forget.js');
   const file = await readJob(points, flags);
@@ -77,7 +76,7 @@ async function forget(global: Context, points: string[], flags: ForgetFlags) {
   checkTags('--keep-tag', flags.keepTag);
   const { dryRun, force, forceEmpty } = flags;
   const policy = hasRules(flags) ? policyOf(flags) : (file?.retention ?? {});
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const vms = flags.vm ?? (file && (await vmsOf(repository, file)));
   const result = await job.forget(repository, {
     ...definedOf({ vms, tags: checkTags('--tag', flags.tag), dryRun, force, forceEmpty }),

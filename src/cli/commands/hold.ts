@@ -24,10 +24,10 @@ export function defineRelease(program: Command, register: Register): void {
     .action(register(release));
 }
 
-async function hold({ output, repository: path }: Context, selectors: string[], flags: HoldFlags) {
-  const { Repository } = await import('../../repository/repository.js');
+async function hold(context: Context, selectors: string[], flags: HoldFlags) {
+  const { output } = context;
   const labels = await import('../../repository/labels.js');
-  const repository = await Repository.open(path);
+  const repository = await context.openRepository();
   if (selectors.length === 0) {
     let damaged = 0;
     const all = await labels.labelledPoints(repository, (point, { code, message }) => {
@@ -60,10 +60,10 @@ interface HoldFlags {
   reason?: string;
 }
 
-async function release({ output, repository: path }: Context, selectors: string[]) {
-  const { Repository } = await import('../../repository/repository.js');
+async function release(context: Context, selectors: string[]) {
+  const { output } = context;
   const { releasePoint } = await import('../../repository/labels.js');
-  const repository = await Repository.open(path);
+  const repository = await context.openRepository();
   const points = await resolveAll(repository, selectors);
   let holds = 0;
   for (const point of points) {

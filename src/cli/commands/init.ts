@@ -5,12 +5,16 @@ import { type ChunkingOptions, expected, parseSize } from '../../engine/options.
 import { type Context, parse, type Register } from '../context.js';
 import { formatBytes } from '../ui/bytes.js';
 import { fields } from '../ui/text.js';
+import { recoveryLines } from './key.js';
 
 interface InitFlags {
   chunking?: string;
   min?: number;
   average?: number;
   max?: number;
+  like?: string;
+  sealed?: boolean;
+  recoveryKey?: boolean;
 }
 
 export function defineInit(program: Command, register: Register): void {
@@ -18,10 +22,13 @@ export function defineInit(program: Command, register: Register): void {
     .command('init')
     .description('make a repository in an empty folder')
     .argument('[dir]', 'the folder, instead of --repo')
-    .option('--chunking <scheme>', 'content (finds moved data), or fixed:SIZE', 'content')
+    .option('--chunking <scheme>', 'content (finds moved data, the default), or fixed:SIZE')
     .option('--min <size>', 'smallest chunk, 32K by default', parse.size('--min'))
     .option('--average <size>', 'average chunk, 64K by default', parse.size('--average'))
     .option('--max <size>', 'largest chunk, 256K by default', parse.size('--max'))
+    .option('--like <dir>', 'a sibling of this repository: points can be copied between the two')
+    .option('--sealed', 'seal it: without a passphrase nothing in it can be read')
+    .option('--no-recovery-key', 'make and print no recovery key')
     .action(register(init));
 }
 
@@ -29,9 +36,24 @@ async function init(context: Context, folder: string | undefined, flags: InitFla
   const chunking = chunkingOf(flags);
   const path = folder ?? context.repository;
   const { Repository } = await import('../../repository/repository.js');
-  const repository = await Repository.create(path, { chunking });
+  const sibling = flags.like === undefined ? undefined : await context.openRepository(flags.like);
+  const like = sibling && { ...sibling.config, idKey: sibling.idKey };
+  const passphrase = flags.sealed === true ? await context.newPassphrase() : undefined;
+  const repository = await Repository.create(path, { chunking, like, passphrase });
+  passphrase?.fill(0);
+  const recovery =
+    passphrase !== undefined && flags.recoveryKey !== false
+      ? (await (await import('../../jobs/keys.js')).addRecoveryKey(repository)).text
+      : undefined;
   const { repositoryId, created, chunking: kept } = repository.config;
-  context.output.document({ path: repository.path, repositoryId, created, chunking: kept });
+  context.output.document({
+    path: repository.path,
+    repositoryId,
+    created,
+    chunking: kept,
+    sealed: repository.isSealed,
+    ...(recovery !== undefined && { recoveryKey: recovery }),
+  });
   const pages =
     kept.scheme === 'fixed' ? [kept.pages] : [kept.minPages, kept.averagePages, kept.maxPages];
   context.output.text(
@@ -39,15 +61,21 @@ async function init(context: Context, folder: string | undefined, flags: InitFla
     ...fields(
       [
         ['id', repositoryId],
+        ['sealed', repository.isSealed ? 'yes' : 'no'],
         ['chunks', `${kept.scheme}, ${pages.map((each) => formatBytes(each * 4096)).join(' / ')}`],
       ],
       '  ',
     ),
+    ...(recovery === undefined ? [] : recoveryLines(recovery)),
   );
   return 0;
 }
 
-function chunkingOf({ chunking = 'content', min, average, max }: InitFlags): ChunkingOptions {
+function chunkingOf(flags: InitFlags): ChunkingOptions {
+  const { chunking = 'content', min, average, max, like } = flags;
+  if (like !== undefined && (flags.chunking ?? min ?? average ?? max) !== undefined) {
+    throw expected('--like', 'no chunk sizes, which are those of the sibling,', like);
+  }
   if (chunking === 'content') {
     return { scheme: 'content', minBytes: min, averageBytes: average, maxBytes: max };
   }

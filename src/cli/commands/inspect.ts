@@ -7,10 +7,11 @@
 
 import type { Command } from 'commander';
 import type { NativeFinding, NativeLayer } from '../../engine/binding.js';
-import { fromNative } from '../../errors.js';
+import { firnError, fromNative } from '../../errors.js';
 import { type Context, parse, type Register } from '../context.js';
 import { formatBytes, formatCount, formatNumberOf } from '../ui/bytes.js';
 import { fields, paint, printable, type TextStream } from '../ui/text.js';
+import { leftOutText, partitionLines } from '../ui/unused.js';
 
 export function defineInspect(program: Command, register: Register): void {
   program
@@ -18,20 +19,43 @@ export function defineInspect(program: Command, register: Register): void {
     .description('show what a disk image is, and what is wrong with it')
     .argument('<file>', 'VHDX, VHD or raw')
     .option('--parent-folder <dir>', 'where else parents may lie; may be given again', parse.list)
+    .option('--unused', 'also show what a backup with --skip-unused leaves out, and why not more')
+    .option('--drop-guest-shadow-copies', 'with --unused: as backup does with this option')
     .action(register(inspect));
 }
 
-async function inspect(context: Context, file: string, flags: { parentFolder?: string[] }) {
+interface InspectFlags {
+  parentFolder?: string[];
+  unused?: boolean;
+  dropGuestShadowCopies?: boolean;
+}
+
+async function inspect(context: Context, file: string, flags: InspectFlags) {
+  if (flags.dropGuestShadowCopies === true && flags.unused !== true) {
+    throw firnError('ERR_INVALID_ARGUMENT', '--drop-guest-shadow-copies needs --unused');
+  }
   const { inspectDisk } = await import('../../jobs/disk.js');
   const inspection = await inspectDisk(file, { parentFolders: flags.parentFolder });
-  context.output.document(inspection);
+  const unused = inspection.error === undefined ? await unusedOf(context, file, flags) : undefined;
+  context.output.document({ ...inspection, ...(unused !== undefined && { unused }) });
   inspection.layers.forEach((layer, index) => {
     context.output.text(...describeLayer(layer, index, context.output.stdout));
   });
+  if (unused !== undefined) {
+    context.output.text(`unused  ${leftOutText(unused)}`, ...partitionLines(unused, '  '));
+  }
   if (inspection.error !== undefined) {
     throw fromNative(Object.assign(new Error(inspection.error.message), inspection.error));
   }
   return 0;
+}
+
+async function unusedOf(context: Context, file: string, flags: InspectFlags) {
+  if (flags.unused !== true) return undefined;
+  const { findUnused } = await import('../../jobs/unused.js');
+  const { parentFolder: parentFolders, dropGuestShadowCopies } = flags;
+  const { signal, tuning } = context;
+  return findUnused(file, { parentFolders, dropGuestShadowCopies, signal, tuning });
 }
 
 function describeLayer(layer: NativeLayer, depth: number, stream: TextStream): string[] {

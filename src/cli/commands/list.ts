@@ -31,9 +31,8 @@ export function defineList(program: Command, register: Register): void {
 
 /** The action; `firn rescue list` is the same. */
 export async function list(context: Context, flags: ListFlags) {
-  const { Repository } = await import('../../repository/repository.js');
   const { labelledPoints } = await import('../../repository/labels.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const { output } = context;
   let damaged = 0;
   const all = await labelledPoints(repository, (id, { code, message, path }) => {

@@ -39,9 +39,8 @@ export function definePrune(program: Command, register: Register): void {
 }
 
 async function prune(context: Context, { maxWaste, dryRun, recover }: PruneFlags) {
-  const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/prune.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const result = await context.withProgress('prune', (run) =>
     job.prune(repository, { maxWaste, dryRun, recover, tuning: context.tuning, ...run }),
   );

@@ -60,27 +60,37 @@ export function defineReconcile(program: Command, register: Register): void {
 const readMergeDeadline = parse.duration('--merge-deadline');
 
 async function reconcileHosts(context: Context, flags: ReconcileFlags) {
-  const round = () => withJournal(flags, (journal) => oneRound(context, journal, flags));
-  if (flags.every === undefined) {
-    const reports = await round();
-    tell(context, reports, flags);
-    return judge(reports, flags);
-  }
+  if (flags.every !== undefined) return keepReconciling(context, flags, flags.every);
+  const reports = await withJournal(flags, (journal) => oneRound(context, journal, flags));
+  tell(context, reports, flags);
+  return judge(reports, flags);
+}
+
+/**
+ * Round after round until it is told to stop, which is how this ends, and no failure. The rounds share one journal, as the files of one
+ * that was closed stay open until the garbage collector has been.
+ */
+async function keepReconciling(context: Context, flags: ReconcileFlags, everyMs: number) {
+  const pause = () => delay(everyMs, undefined, { signal: context.signal }).catch(() => {});
   let saidBefore = '';
   while (!context.signal.aborted) {
     try {
-      const reports = await round();
-      // Said once, and again when it changes: a log that repeats itself is not read.
-      const found = JSON.stringify(reports);
-      const isNews = found !== saidBefore && reports.some(hasNews);
-      if (context.output.json || isNews) tell(context, reports, flags);
-      saidBefore = found;
+      await withJournal(flags, async (journal) => {
+        while (!context.signal.aborted && journal.isInPlace()) {
+          const reports = await oneRound(context, journal, flags);
+          // Said once, and again when it changes: a log that repeats itself is not read.
+          const found = JSON.stringify(reports);
+          const isNews = found !== saidBefore && reports.some(hasNews);
+          if (context.output.json || isNews) tell(context, reports, flags);
+          saidBefore = found;
+          await pause();
+        }
+      });
     } catch (error) {
       if (context.signal.aborted) break;
       reportFailure(context.output, error);
+      await pause();
     }
-    // Being told to stop is how this ends, and no failure.
-    await delay(flags.every, undefined, { signal: context.signal }).catch(() => {});
   }
   return 0;
 }
@@ -104,6 +114,7 @@ async function oneRound(
   const onEvent = (event: VmEvent) => progress.handle(event);
   const options = {
     ...definedOf({ dryRun, run, mergeDeadlineMs }),
+    access: await context.access(false),
     signal: context.signal,
     onEvent,
   };

@@ -17,9 +17,8 @@ export function defineRepair(program: Command, register: Register): void {
 }
 
 async function repairIndex(context: Context) {
-  const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/repair.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const result = await context.withProgress('repair index', (run) =>
     job.repairIndex(repository, { tuning: context.tuning, ...run }),
   );

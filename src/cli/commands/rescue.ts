@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { firnError, fromFileSystem } from '../../errors.js';
 import { meansFile } from '../../jobs/target.js';
-import { disksOf, type PointObject } from '../../repository/format/objects.js';
+import { disksOf, type PointObject, restoredName } from '../../repository/format/objects.js';
 import type { RescueProgress, RescueResult } from '../../rescue/rescue.js';
 import type { Context, Register } from '../context.js';
 import { formatBytes, formatCount } from '../ui/bytes.js';
@@ -48,11 +48,13 @@ export function defineRescue(program: Command, register: Register): void {
 
 async function rescueRestore(context: Context, selector: string, flags: RescueFlags) {
   const { Rescue } = await import('../../rescue/rescue.js');
+  const access = await context.access();
   const beginMs = performance.now();
   const seconds = () => (performance.now() - beginMs) / 1000;
   const results = await context.withProgress('rescue', async ({ signal, onProgress }) => {
     const report = (progress: RescueProgress) => onProgress(statsOf(progress, seconds()));
-    await using rescue = await Rescue.open(context.repository, { signal, onProgress: report });
+    const reading = { signal, onProgress: report };
+    await using rescue = await Rescue.open(context.repository, reading, access);
     for (const { pack, error } of rescue.damagedPacks) {
       context.output.problem({ code: error.code, message: `pack ${pack}: ${error.message}` });
     }
@@ -83,7 +85,7 @@ async function planTargets(point: PointObject, { to, disk }: RescueFlags) {
   } catch (error) {
     throw fromFileSystem(error, 'create', 'ERR_WRITE');
   }
-  return names.map((name) => ({ disk: name, to: join(to, `${name}.raw`) }));
+  return names.map((name) => ({ disk: name, to: join(to, `${restoredName(name)}.raw`) }));
 }
 
 function statsOf({ phase, done, total }: RescueProgress, elapsedSeconds: number): ProgressStats {

@@ -30,9 +30,8 @@ export function defineRestore(program: Command, register: Register): void {
 }
 
 async function restore(context: Context, point: string, flags: RestoreFlags) {
-  const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/restore.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const result = await context.withProgress('restore', (run) =>
     job.restore(repository, { point, ...flags, tuning: context.tuning, ...run }),
   );

@@ -12,6 +12,7 @@ import type { LabelledPoint } from '../../repository/retention.js';
 import type { Context, Register } from '../context.js';
 import { formatBytes, formatSeconds } from '../ui/bytes.js';
 import { fields, formatTime, printable } from '../ui/text.js';
+import { leftOutText, partitionLines } from '../ui/unused.js';
 import { pointJson, statText } from './list.js';
 
 type AnyHold = ReturnType<typeof holdsOf>[number];
@@ -25,9 +26,8 @@ export function defineShow(program: Command, register: Register): void {
 }
 
 async function show(context: Context, selector: string) {
-  const { Repository } = await import('../../repository/repository.js');
   const { holdsOf, readLabels, withLabels } = await import('../../repository/labels.js');
-  const repository = await Repository.open(context.repository);
+  const repository = await context.openRepository();
   const point = await repository.resolvePoint(selector);
   const labels = await readLabels(repository, point.id);
   const labelled = withLabels(point, labels);
@@ -91,7 +91,7 @@ function captureFields({ consistency, capture }: PointObject): [string, string |
   ];
 }
 
-function describeDisk({ name, sizeBytes, identity, source, root }: PointDisk): string[] {
+function describeDisk({ name, sizeBytes, identity, source, root, unused }: PointDisk): string[] {
   const { format, kind, blockBytes, logicalSectorBytes, physicalSectorBytes, diskId } = identity;
   const blocks = blockBytes > 0 ? `, blocks of ${formatBytes(blockBytes)}` : '';
   return [
@@ -103,8 +103,10 @@ function describeDisk({ name, sizeBytes, identity, source, root }: PointDisk): s
         ['disk id', diskId],
         ['source', source],
         ['content', root],
+        ['unused', unused && leftOutText(unused)],
       ],
       '    ',
     ),
+    ...(unused === undefined ? [] : partitionLines(unused, '      ')),
   ];
 }

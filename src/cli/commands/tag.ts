@@ -20,15 +20,15 @@ export function defineTag(program: Command, register: Register): void {
     .action(register(tag));
 }
 
-async function tag({ output, repository: path }: Context, selectors: string[], flags: TagFlags) {
-  const { Repository } = await import('../../repository/repository.js');
+async function tag(context: Context, selectors: string[], flags: TagFlags) {
+  const { output } = context;
   const { changeTags } = await import('../../repository/labels.js');
   const { parseTag } = await import('../../repository/retention.js');
   const changes = {
     add: flags.add?.map((text) => parseTag(text, '--add')),
     remove: flags.remove?.map((text) => parseTag(text, '--remove')),
   };
-  const repository = await Repository.open(path);
+  const repository = await context.openRepository();
   const points = [];
   for (const selector of selectors) points.push(await repository.resolvePoint(selector));
   const tagged = [];

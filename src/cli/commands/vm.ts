@@ -1,8 +1,10 @@
-/** `firn vm`: the machines of a host, and what a backup of each could promise now. */
+/** `firn vm`: the machines of a host, what a backup of each could promise now, and what is kept there to tell what changed. */
 
 import type { Command } from 'commander';
-import type { Vm, VmDisk } from '../../hosts/host.js';
-import type { Context, Register } from '../context.js';
+import { firnError } from '../../errors.js';
+import { type Host, refOf, type Vm, type VmDisk, type VmRef } from '../../hosts/host.js';
+import type { KeptReference } from '../../hosts/tracking.js';
+import { type Context, parse, type Register } from '../context.js';
 import { addHostOption, type HostFlags, requiredHost, withHost } from '../machines.js';
 import { formatBytes, formatNumberOf } from '../ui/bytes.js';
 import { fields, paint, printable, type TextStream, table } from '../ui/text.js';
@@ -21,6 +23,19 @@ export function defineVm(program: Command, register: Register): void {
       .description('show one machine with its disks')
       .argument('<vm>', 'its name or id')
       .action(register(showVm)),
+  );
+  addHostOption(
+    group
+      .command('untrack')
+      .description('drop what is kept at a machine to tell what changed; the next backup reads all')
+      .argument('<vm>', 'its name or id')
+      .argument('[references...]', 'as "vm show" names them; all when none is given')
+      .option(
+        '--merge-deadline <time>',
+        'how long merging a checkpoint may take, 1h by default',
+        parse.duration('--merge-deadline'),
+      )
+      .action(register(untrack)),
   );
 }
 
@@ -77,10 +92,57 @@ async function showVm(context: Context, wanted: string, flags: HostFlags) {
   const { findVm } = await import('../../jobs/runs/plan.js');
   await withHost(requiredHost(flags), async (host) => {
     const vm = findVm(await host.listVms(), wanted);
-    context.output.document(vm);
-    context.output.text(...describeVm(vm));
+    const references = await referencesAt(host, vm);
+    context.output.document({ ...vm, references });
+    context.output.text(...describeVm(vm), ...references.flatMap(describeReference));
   });
   return 0;
+}
+
+async function referencesAt(host: Host, vm: VmRef): Promise<KeptReference[]> {
+  const all = (await host.tracking?.references()) ?? [];
+  return all.filter((reference) => reference.vm.id === vm.id);
+}
+
+async function untrack(
+  context: Context,
+  wanted: string,
+  names: readonly string[],
+  flags: HostFlags & { mergeDeadline?: number },
+) {
+  const { findVm } = await import('../../jobs/runs/plan.js');
+  const { VM_BACKUP_DEFAULTS } = await import('../../jobs/runs/types.js');
+  await withHost(requiredHost(flags), async (host) => {
+    const vm = refOf(findVm(await host.listVms(), wanted));
+    const { tracking } = host;
+    if (tracking === undefined) {
+      throw firnError('ERR_UNSUPPORTED', `${host.spec} keeps nothing to tell what changed`);
+    }
+    const deadline = flags.mergeDeadline ?? VM_BACKUP_DEFAULTS.mergeDeadlineMs;
+    const doomed =
+      names.length > 0 ? names : (await referencesAt(host, vm)).map(({ name }) => name);
+    for (const name of doomed) {
+      await tracking.drop(vm, name, deadline);
+      context.output.note(`${printable(vm.name)}: ${printable(name)} is dropped`);
+    }
+    context.output.document({ vm, dropped: doomed });
+    if (doomed.length === 0) context.output.note(`nothing is kept at ${printable(vm.name)}`);
+  });
+  return 0;
+}
+
+function describeReference({ name, method, made, bytes }: KeptReference): string[] {
+  return [
+    `  reference ${printable(name)}`,
+    ...fields(
+      [
+        ['method', method],
+        ['since', made],
+        ['takes', bytes === undefined ? undefined : formatBytes(bytes)],
+      ],
+      '    ',
+    ),
+  ];
 }
 
 function describeVm(vm: Vm): string[] {

@@ -16,7 +16,7 @@ export interface OutputStream extends TextStream {
 }
 
 /** The message_type of a JSON line; docs/cli.md says what each has. */
-export type MessageType = 'status' | 'step' | 'warning' | 'error' | 'vm' | 'summary';
+export type MessageType = 'status' | 'step' | 'reading' | 'warning' | 'error' | 'vm' | 'summary';
 
 export interface OutputOptions {
   json: boolean;

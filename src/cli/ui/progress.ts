@@ -87,7 +87,7 @@ export class Progress {
     if (stats.elapsedSeconds < (this.#stats?.elapsedSeconds ?? 0)) this.#startAgain();
     this.#stats = stats;
     // Opening and scanning take time in which no bytes are done; the rate is that of the work after it.
-    if (stats.phase === 'open') this.#rate.begin(stats.doneBytes, stats.elapsedSeconds);
+    if (isBefore(stats)) this.#rate.begin(stats.doneBytes, stats.elapsedSeconds);
     const rate = this.#rate.update(stats.doneBytes, stats.elapsedSeconds);
     if (this.#mode === 'never' || this.#output.quiet) return;
     const since = stats.elapsedSeconds - this.#shownSeconds;
@@ -157,6 +157,11 @@ export class Progress {
   }
 }
 
+/** True while nothing is copied yet. */
+export function isBefore({ phase }: ProgressStats): boolean {
+  return phase === 'open' || phase === 'search';
+}
+
 function shareOf(stats: ProgressStats): number {
   return stats.totalBytes > 0 ? Math.min(1, stats.doneBytes / stats.totalBytes) : 0;
 }
@@ -203,6 +208,7 @@ export function lineOf(
 
 const PHASES: Readonly<Record<ProgressStats['phase'], string>> = {
   open: 'opening',
+  search: 'looking for unused blocks',
   copy: 'copying',
   finish: 'finishing',
   done: 'done',

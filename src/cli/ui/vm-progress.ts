@@ -11,6 +11,7 @@ import type { VmEvent } from '../../jobs/runs/types.js';
 import { formatClock, formatSeconds } from './bytes.js';
 import type { Output } from './output.js';
 import {
+  isBefore,
   lineOf,
   type ProgressMode,
   type ProgressStats,
@@ -30,8 +31,10 @@ export const STEP_WORDS: Readonly<Record<StepName, string>> = {
   checkpoint: 'making a checkpoint',
   thaw: 'thawing',
   'shadow-copy': 'making a shadow copy',
+  changes: 'asking what changed',
   read: 'reading',
   seal: 'sealing',
+  keep: 'keeping the reference',
   merge: 'merging',
   'drop-shadow-copy': 'dropping the shadow copy',
   confirm: 'looking whether all is gone',
@@ -73,6 +76,7 @@ export class VmProgress {
   handle(event: VmEvent): void {
     if (event.type === 'step') this.#step(event);
     else if (event.type === 'progress') this.#progress(event);
+    else if (event.type === 'reading') this.#reading(event);
     else if (event.type === 'vm-done') this.#lines.delete(event.result.vm.id);
     this.#redraw();
   }
@@ -125,13 +129,18 @@ export class VmProgress {
     this.#output.note(`${printable(vm.name)}: ${step} ${word} ${formatSeconds(elapsedSeconds)}`);
   }
 
+  /** In text it is said with the results, where it does not scroll away. */
+  #reading({ vm, disks }: Extract<VmEvent, { type: 'reading' }>): void {
+    if (!this.#isSilent) this.#output.message('reading', { vm: refOf(vm), disks });
+  }
+
   #progress({ vm, progress }: Extract<VmEvent, { type: 'progress' }>): void {
     const line = this.#lines.get(vm.id);
     if (line === undefined) return;
     // Each attempt is a session of its own and counts from zero; opening takes time in which no bytes are done.
     const isAgain = progress.elapsedSeconds < (line.stats?.elapsedSeconds ?? 0);
     if (isAgain) line.shownTenths = 0;
-    if (isAgain || progress.phase === 'open') {
+    if (isAgain || isBefore(progress)) {
       line.rate.begin(progress.doneBytes, progress.elapsedSeconds);
     }
     line.stats = progress;

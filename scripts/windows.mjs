@@ -1,0 +1,174 @@
+/**
+ * Firn for Windows, on another system: built by mingw-w64, run in Wine. The last line of a test is the sum:
+ *
+ *   N passed, N failed, N skipped
+ *
+ *   node scripts/windows.mjs test             builds, then runs the native tests and test/windows
+ *   node scripts/windows.mjs build            the addon for Windows alone, into build-windows/firn.node
+ *   node scripts/windows.mjs native [REGEX]   the native tests alone, or those whose names match
+ *   node scripts/windows.mjs node ARGS...     node.exe
+ *
+ * The system packages come from "node scripts/setup.mjs windows"; the rest is made when it is missing (scripts/windows-tools.mjs).
+ */
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  BUILD,
+  ensureWindows,
+  installLibraries,
+  keepServer,
+  windowsNode,
+  wineEnvironment,
+} from './windows-tools.mjs';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+/**
+ * Whose tests are built for Windows. The others compute, which they do alike wherever they run (chunk, bench), or take their referees
+ * from programs that Wine has none of (used).
+ */
+const TEST_FOLDERS = ['core', 'io', 'disk', 'codec', 'pack', 'index', 'pipeline', 'stream'];
+/** What is not run in Wine, as regular expressions of test names, each with the reason. */
+const LEFT_OUT = [
+  // Goes through thousands of damaged images, each a file: several times as slow as on Linux, and no more to be learnt.
+  '^HostileTest\\.',
+  'EveryFlippedBit',
+  '^VerifyJobTest\\.NoBitOf',
+  '^PackWriterTest\\.WhereverItFails',
+  // A file that is one hole for terabytes is read to its end: Wine can't be asked for holes.
+  'BackupRestoreTest\\.HugeSparseDisks',
+  'IncrementalTest\\.(SpaceThatIsAdded|DisksOfSeveralNodes)',
+  'VhdxWriter\\.MakesASmallFileOfAnEmpty64TiBDisk',
+];
+/** Tests of whole jobs go through many cases, each with files that are made, synced and renamed: minutes at Wine's pace. */
+const JOBS_LEFT_OUT = [
+  '^IncrementalTest\\.',
+  '^CancelTest\\.',
+  'FaultTest',
+  '^CollectTest\\.ARescueThatFails',
+];
+
+const sum = { passed: 0, failed: 0, skipped: 0 };
+
+function run(command, ...parameters) {
+  return spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' }).status ?? 1;
+}
+
+/** What could not run counts as one failure: nothing may look green because nothing was tried. */
+function couldNot(what) {
+  console.error(`windows: ${what}`);
+  sum.failed += 1;
+}
+
+/** Debug, as that keeps the assertions; lightly optimised, as Wine is slow enough. */
+function build(...targets) {
+  const generator = existsSync(join(BUILD, 'CMakeCache.txt')) ? [] : ['-G', 'Ninja'];
+  const settings = [
+    '-DCMAKE_BUILD_TYPE=Debug',
+    '-DCMAKE_CXX_FLAGS_DEBUG=-O1',
+    '-DFIRN_ADDON=ON',
+    `-DFIRN_TEST_FOLDERS=${TEST_FOLDERS.join(';')}`,
+  ];
+  const toolchain = ['--toolchain', 'cmake/mingw-w64-x86_64.cmake', '-Wno-dev', '-Wno-deprecated'];
+  return (
+    run('cmake', '-S', '.', '-B', BUILD, ...generator, ...toolchain, ...settings) === 0 &&
+    run(
+      'cmake',
+      '--build',
+      BUILD,
+      '--parallel',
+      String(availableParallelism()),
+      '--target',
+      ...targets,
+    ) === 0
+  );
+}
+
+function native(regex) {
+  if (!build('firn_tests', 'virtdisk_stand_in')) return couldNot('the native tests did not build');
+  installLibraries();
+  const report = join(BUILD, 'ctest.xml');
+  const chosen =
+    regex === undefined ? ['-E', [...LEFT_OUT, ...JOBS_LEFT_OUT].join('|')] : ['-R', regex];
+  const parameters = [
+    '--test-dir',
+    BUILD,
+    '--parallel',
+    String(availableParallelism()),
+    '--timeout',
+    '120',
+  ];
+  const { status, stdout } = spawnSync(
+    'ctest',
+    [...parameters, '--output-on-failure', '--output-junit', report, ...chosen],
+    {
+      cwd: ROOT,
+      encoding: 'utf8',
+      env: wineEnvironment(),
+      maxBuffer: 1024 ** 3,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  const worth = (line) =>
+    !/^ +Start +\d+: |^ *\d+\/\d+ Test +#\d+: .* Passed +[\d.]+ sec$/.test(line);
+  process.stdout.write(`${(stdout ?? '').split('\n').filter(worth).join('\n')}\n`);
+  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
+  const suite = /<testsuite\b[^>]*>/.exec(text)?.[0] ?? '';
+  const count = (name) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(suite)?.[1] ?? 0);
+  const missed = count('skipped') + count('disabled');
+  sum.passed += count('tests') - count('failures') - missed;
+  sum.failed += count('failures');
+  sum.skipped += missed;
+  if (count('tests') === 0) couldNot('no native test ran');
+  else if (status !== 0 && count('failures') === 0) couldNot(`ctest ended with ${status}`);
+}
+
+/** The TypeScript tests of this system that drive Windows' Node, and hold what both make against each other. */
+function across() {
+  if (!build('firn')) return couldNot('the addon did not build');
+  const { status, stdout } = spawnSync(
+    process.execPath,
+    ['scripts/test.mjs', 'js', 'test/windows'],
+    {
+      cwd: ROOT,
+      encoding: 'utf8',
+      env: { ...process.env, FIRN_WINDOWS: '1' },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  process.stdout.write(stdout ?? '');
+  const counts = /^(\d+) passed, (\d+) failed, (\d+) skipped$/m.exec(stdout ?? '');
+  if (counts === null) return couldNot('the tests of node.exe did not run');
+  sum.passed += Number(counts[1]);
+  sum.failed += Number(counts[2]);
+  sum.skipped += Number(counts[3]);
+  if (status !== 0 && Number(counts[2]) === 0)
+    couldNot(`the tests of node.exe ended with ${status}`);
+}
+
+const [command = 'test', ...rest] = process.argv.slice(2);
+const commands = ['test', 'build', 'native', 'node'];
+if (!commands.includes(command)) {
+  console.error(`windows: expected one of ${commands.join(', ')} but received "${command}"`);
+  process.exit(2);
+}
+if (command === 'build') process.exit(build('firn') ? 0 : 1);
+ensureWindows();
+if (command === 'node') {
+  const { status, stdout, stderr } = windowsNode(rest);
+  process.stdout.write(stdout);
+  process.stderr.write(stderr);
+  process.exit(status ?? 1);
+}
+const server = keepServer();
+try {
+  native(command === 'native' ? rest[0] : undefined);
+  if (command === 'test') across();
+} finally {
+  server.stop();
+}
+console.log(`\n${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`);
+process.exitCode = sum.failed > 0 ? 1 : 0;
