@@ -33,6 +33,10 @@ class FaultFile final : public File {
     FIRN_RETURN_IF_ERROR(state_->Check(Kind::kWrite, path_));
     return base_->Truncate(size);
   }
+  Status MakeSparse() override {
+    FIRN_RETURN_IF_ERROR(state_->Check(Kind::kWrite, path_));
+    return base_->MakeSparse();
+  }
   Status Preallocate(uint64_t offset, uint64_t length) override {
     FIRN_RETURN_IF_ERROR(state_->Check(Kind::kWrite, path_));
     return base_->Preallocate(offset, length);

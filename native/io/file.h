@@ -52,6 +52,7 @@ struct OpenOptions {
 struct FileIdentity {
   uint64_t device = 0;
   uint64_t file = 0;
+  uint64_t file_high = 0;  // ReFS has identities of 128 bits
   bool operator==(const FileIdentity&) const = default;
 };
 
@@ -79,6 +80,10 @@ class File {
   virtual Result<uint64_t> Size() = 0;
   // Grows (with zeros that need no space) or shrinks.
   virtual Status Truncate(uint64_t size) = 0;
+  // From now on, ranges that are never written take no space, as holes of files do on POSIX in any
+  // case. Best effort. On Windows it is a property of the file, and Hyper-V refuses disk images
+  // that have it.
+  virtual Status MakeSparse() { return Status::Ok(); }
   // Reserves space without changing the size, so that later writes need no allocation; kUnsupported
   // where the file system can't.
   virtual Status Preallocate(uint64_t offset, uint64_t length) = 0;

@@ -40,6 +40,13 @@ class TestFolder {
   std::filesystem::path path_;
 };
 
+// False where links can't be made, for want of a privilege or of the platform's library.
+inline bool MakeLink(const std::filesystem::path& target, const std::filesystem::path& link) {
+  std::error_code error;
+  std::filesystem::create_symlink(target, link, error);
+  return !error;
+}
+
 // Names of all files below `folder`, relative to it and sorted.
 inline std::vector<std::string> FilesBelow(const std::string& folder) {
   std::vector<std::string> names;

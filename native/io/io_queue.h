@@ -7,9 +7,10 @@
 // kDiskTruncated. Destroying a queue waits for what is in flight.
 //
 // On Linux it is io_uring, or a few threads with pread and pwrite where the kernel refuses io_uring
-// (old kernels, containers that filter it). Both pass the same conformance tests. One ring per
-// worker, rather than one for all, because then no lock and no wake-up stands between a completion
-// and the thread whose cache the data is meant for.
+// (old kernels, containers that filter it). One ring per worker, rather than one for all, because
+// then no lock and no wake-up stands between a completion and the thread whose cache the data is
+// meant for. On Windows it is a completion port, and one for all: a file belongs to one port for
+// life (io/io_queue_win.h). All pass the same conformance tests.
 #ifndef FIRN_IO_IO_QUEUE_H_
 #define FIRN_IO_IO_QUEUE_H_
 
@@ -22,6 +23,7 @@
 
 namespace firn {
 
+// kAuto is the best that the platform has; what it has not is refused with kUnsupported.
 enum class IoBackend : uint8_t { kAuto, kUring, kThreads };
 
 struct IoQueueOptions {
@@ -61,7 +63,7 @@ class IoQueue {
 
   virtual uint32_t in_flight() const = 0;
   virtual uint32_t depth() const = 0;
-  virtual const char* name() const = 0;  // "io_uring", "threads"
+  virtual const char* name() const = 0;  // "io_uring", "threads", "iocp"
 };
 
 }  // namespace firn

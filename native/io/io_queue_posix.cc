@@ -1,5 +1,7 @@
 #include "io/io_queue_posix.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 
 namespace firn {
@@ -30,6 +32,17 @@ bool TransferState::Advance(int64_t result, Status* status) {
   if (done < request.length) return false;
   *status = Status::Ok();
   return true;
+}
+
+int64_t TransferOnce(const TransferState& state) {
+  const IoRequest& request = state.request;
+  const int fd = static_cast<int>(request.file->native_handle());
+  uint8_t* data = request.data + state.done;
+  const size_t length = request.length - state.done;
+  const auto offset = static_cast<off_t>(request.offset + state.done);
+  const ssize_t result = request.op == IoRequest::Op::kRead ? pread(fd, data, length, offset)
+                                                            : pwrite(fd, data, length, offset);
+  return result < 0 ? -errno : result;
 }
 
 Result<std::unique_ptr<IoQueue>> NewPosixQueue(const IoQueueOptions& options) {

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "io/io_queue.h"
+#include "io/io_queue_transfer.h"
 
 namespace firn {
 
@@ -13,17 +13,6 @@ namespace firn {
 Result<std::unique_ptr<IoQueue>> NewPosixQueue(const IoQueueOptions& options);
 
 Result<std::unique_ptr<IoQueue>> NewUringQueue(uint32_t depth);
-Result<std::unique_ptr<IoQueue>> NewThreadQueue(uint32_t depth);
-
-// What both do with the result of one transfer: done, to be continued, or failed.
-struct TransferState {
-  IoRequest request;
-  uint32_t done = 0;
-
-  // `result` is bytes moved, or a negated errno. True when the request is complete, with its fate
-  // in `status`.
-  bool Advance(int64_t result, Status* status);
-};
 
 }  // namespace firn
 

@@ -2,10 +2,15 @@
 // registered and not.
 #include "io/io_queue.h"
 
+#ifdef _WIN32
+#include "io/system_win.h"
+#else
 #include <sys/resource.h>
 
 #include <cerrno>
 #include <csignal>
+#endif
+
 #include <map>
 #include <numeric>
 #include <set>
@@ -13,6 +18,7 @@
 
 #include "io/aligned_buffer.h"
 #include "io/folder_test_util.h"
+#include "io/system_test_util.h"
 
 namespace firn {
 namespace {
@@ -23,13 +29,31 @@ using Op = IoRequest::Op;
 constexpr uint32_t kDepth = 16;
 constexpr uint32_t kBlock = 4096;
 
-// Backend, unbuffered handles, registered memory.
-using Parameters = std::tuple<IoBackend, bool, bool>;
+#ifdef _WIN32
+constexpr IoBackend kBackends[] = {IoBackend::kAuto, IoBackend::kThreads};
+constexpr const char* kBestName = "iocp";
+constexpr const char* kSomeFile = "C:\\windows\\system32\\kernel32.dll";
+constexpr int kMisaligned = ERROR_INVALID_PARAMETER;
+constexpr int kNotForWriting = ERROR_ACCESS_DENIED;
+constexpr Code kNotForWritingCode = Code::kAccessDenied;
+#else
+constexpr IoBackend kBackends[] = {IoBackend::kUring, IoBackend::kThreads};
+constexpr const char* kBestName = "io_uring";
+constexpr const char* kSomeFile = "/proc/self/exe";
+constexpr int kMisaligned = EINVAL;
+constexpr int kNotForWriting = EBADF;
+constexpr Code kNotForWritingCode = Code::kWrite;
+#endif
+
+// Backend, unbuffered handles, registered memory, the system's manners.
+using Parameters = std::tuple<IoBackend, bool, bool, test::SystemKind>;
 
 std::string NameOf(const ::testing::TestParamInfo<Parameters>& info) {
-  const auto& [backend, direct, registered] = info.param;
-  return std::string(backend == IoBackend::kUring ? "Uring" : "Threads") +
-         (direct ? "Direct" : "Buffered") + (registered ? "Registered" : "Plain");
+  const auto& [backend, direct, registered, system] = info.param;
+  const char* const best = kBackends[0] == IoBackend::kUring ? "Uring" : "Port";
+  return std::string(backend == kBackends[0] ? best : "Threads") +
+         (direct ? "Direct" : "Buffered") + (registered ? "Registered" : "Plain") +
+         (system == test::SystemKind::kReal ? "" : test::NameOf(system));
 }
 
 class IoQueueTest : public ::testing::TestWithParam<Parameters> {
@@ -63,7 +87,8 @@ class IoQueueTest : public ::testing::TestWithParam<Parameters> {
     return completions;
   }
 
-  FileSystem& fs_ = FileSystem::Default();
+  test::TestSystem system_{std::get<3>(GetParam())};
+  FileSystem& fs_ = system_.fs();
   test::TestFolder folder_;
   test::Random random_{21};
   std::vector<uint8_t> content_;
@@ -72,8 +97,7 @@ class IoQueueTest : public ::testing::TestWithParam<Parameters> {
 };
 
 TEST_P(IoQueueTest, KnowsItsNameAndDepthAndBeginsIdle) {
-  EXPECT_STREQ(queue_->name(),
-               std::get<0>(GetParam()) == IoBackend::kUring ? "io_uring" : "threads");
+  EXPECT_STREQ(queue_->name(), std::get<0>(GetParam()) == kBackends[0] ? kBestName : "threads");
   EXPECT_EQ(queue_->depth(), kDepth);
   EXPECT_EQ(queue_->in_flight(), 0u);
   std::vector<IoCompletion> completions;
@@ -166,7 +190,7 @@ TEST_P(IoQueueTest, OddPlacesWorkOnBufferedHandlesAndFailCleanlyOnOthers) {
     } else {
       EXPECT_TRUE(file->direct());
       EXPECT_EQ(done[0].status.code(), Code::kRead);
-      EXPECT_EQ(done[0].status.os_code(), EINVAL);
+      EXPECT_EQ(done[0].status.os_code(), kMisaligned);
       EXPECT_EQ(done[0].status.path(), folder_ / "a");
       EXPECT_EQ(done[0].status.offset(), odd.offset);
     }
@@ -250,14 +274,15 @@ TEST_P(IoQueueTest, AFailureCarriesItsReasonAndSparesTheOthers) {
       FIRN_EXPECT_OK(done.status);
       continue;
     }
-    EXPECT_EQ(done.status.code(), Code::kWrite);
-    EXPECT_EQ(done.status.os_code(), EBADF);
+    EXPECT_EQ(done.status.code(), kNotForWritingCode);
+    EXPECT_EQ(done.status.os_code(), kNotForWriting);
     EXPECT_EQ(done.status.op(), "write");
     EXPECT_EQ(done.status.path(), folder_ / "a");
     EXPECT_EQ(done.status.offset(), 8192u);
   }
 }
 
+#ifndef _WIN32
 // A limit on the file's size makes the kernel write in part, and then refuse the rest.
 TEST_P(IoQueueTest, AWriteThatStopsShortIsResumedAndItsRefusalReported) {
   auto file = Make("a", kBlock);
@@ -276,11 +301,11 @@ TEST_P(IoQueueTest, AWriteThatStopsShortIsResumedAndItsRefusalReported) {
   EXPECT_EQ(done[0].status.os_code(), EFBIG);
   EXPECT_EQ(done[0].status.offset(), 3u * kBlock);
 }
+#endif
 
 INSTANTIATE_TEST_SUITE_P(All, IoQueueTest,
-                         ::testing::Combine(::testing::Values(IoBackend::kUring,
-                                                              IoBackend::kThreads),
-                                            ::testing::Bool(), ::testing::Bool()),
+                         ::testing::Combine(::testing::ValuesIn(kBackends), ::testing::Bool(),
+                                            ::testing::Bool(), ::testing::ValuesIn(test::kSystems)),
                          NameOf);
 
 // Without a folder of its own, which a process that dies would leave behind.
@@ -295,7 +320,7 @@ TEST_P(IoQueueDepthTest, OneMoreThanItsDepthIsAProgrammingError) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   const auto overfill = [&fs] {
     auto queue = Must(fs.NewQueue({.depth = 4, .backend = GetParam()}));
-    auto file = Must(fs.Open("/proc/self/exe", {}));
+    auto file = Must(fs.Open(kSomeFile, {}));
     std::vector<uint8_t> memory(16);
     for (uint32_t i = 0; i <= queue->depth(); ++i) {
       (void)queue->Submit({Op::kRead, file.get(), 0, memory.data(), 16, i});
@@ -305,8 +330,7 @@ TEST_P(IoQueueDepthTest, OneMoreThanItsDepthIsAProgrammingError) {
 #endif
 }
 
-INSTANTIATE_TEST_SUITE_P(All, IoQueueDepthTest,
-                         ::testing::Values(IoBackend::kUring, IoBackend::kThreads));
+INSTANTIATE_TEST_SUITE_P(All, IoQueueDepthTest, ::testing::ValuesIn(kBackends));
 
 TEST(IoQueueChoiceTest, AutoAlwaysFindsABackend) {
   auto queue = Must(FileSystem::Default().NewQueue({}));

@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "pipeline/repository_test_util.h"
+#ifdef _WIN32
+#include "io/handle_win.h"
+#endif
 #include "stream/frame_io.h"
 #include "stream/receive_job.h"
 #include "stream/send_job.h"
@@ -20,12 +23,25 @@ inline Status NeverStop() { return Status::Ok(); }
 // An open file as a stream's handle.
 class StreamFile {
  public:
+#ifdef _WIN32
+  // As other programs open files: with a position, which Firn's own have not.
+  explicit StreamFile(const std::string& path, Access access = Access::kRead)
+      : file_(CreateFileW(Must(WidePath(path)).c_str(),
+                          access == Access::kRead ? GENERIC_READ : GENERIC_READ | GENERIC_WRITE,
+                          FILE_SHARE_READ, nullptr,
+                          access == Access::kRead ? OPEN_EXISTING : CREATE_ALWAYS, 0, nullptr)) {}
+  StreamHandle handle() const { return reinterpret_cast<StreamHandle>(file_.get()); }
+
+ private:
+  ScopedHandle file_;
+#else
   explicit StreamFile(const std::string& path, Access access = Access::kRead)
       : file_(Must(FileSystem::Default().Open(path, {.access = access}))) {}
   StreamHandle handle() const { return file_->native_handle(); }
 
  private:
   std::unique_ptr<File> file_;
+#endif
 };
 
 struct SendOutcome {

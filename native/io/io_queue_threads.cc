@@ -1,20 +1,18 @@
-// IoQueue over a few threads that block in pread and pwrite: for kernels and containers that refuse
-// io_uring.
+// IoQueue over a few threads that block in their transfers: for kernels and containers that refuse
+// io_uring, and for comparing with what else there is.
 //
 // The requests wait in one list and the completions in another, under one lock; the threads hold it
 // only to take and to give. Eight threads keep a disk as busy as a queue of eight, which is where
 // most devices reach their rate for requests of a MiB.
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <thread>
 
-#include "io/io_queue_posix.h"
+#include "io/io_queue_transfer.h"
 
 namespace firn {
 
@@ -73,15 +71,9 @@ class ThreadQueue final : public IoQueue {
   static Status Transfer(const IoRequest& request) {
     TransferState state{request};
     Status status;
-    while (true) {
-      const int fd = static_cast<int>(request.file->native_handle());
-      uint8_t* data = request.data + state.done;
-      const size_t length = request.length - state.done;
-      const auto offset = static_cast<off_t>(request.offset + state.done);
-      ssize_t result = request.op == IoRequest::Op::kRead ? pread(fd, data, length, offset)
-                                                          : pwrite(fd, data, length, offset);
-      if (state.Advance(result < 0 ? -errno : result, &status)) return status;
+    while (!state.Advance(TransferOnce(state), &status)) {
     }
+    return status;
   }
 
   // Requests that were submitted are carried out even while stopping: their owner's buffers are
