@@ -47,6 +47,14 @@ async function expectClean(): Promise<void> {
   }
 }
 
+/** What a reconciliation of the host finds. */
+async function leftBehind(): Promise<{ foreign: unknown[] }> {
+  const [summary] = jsonLines(await ok('reconcile', '--dry-run', '--json')).slice(-1);
+  const { hosts } = summary as unknown as { hosts: { runs: unknown[]; foreign: unknown[] }[] };
+  expect(hosts.flatMap(({ runs }) => runs)).toEqual([]);
+  return { foreign: hosts.flatMap(({ foreign }) => foreign) };
+}
+
 beforeAll(async () => {
   await ok('init');
   const sizes = ['--size', '128M', '--data', '12M', '--writes', '50', '--disks', '2'];
@@ -122,6 +130,47 @@ describe('firn backup', () => {
     expect(summary.points).toEqual([vm?.point]);
     const [point] = jsonLines(await ok('show', 'latest:web', '--json'));
     expect(point).toMatchObject({ id: vm?.point, capture: { run: summary.run } });
+  });
+
+  it('reads on top of the last point where a checkpoint is kept, names what it keeps, and drops it on request', async () => {
+    const tracked = ['backup', 'web', ...SMALL, '--tracking', 'checkpoint'];
+    const first = await run(...tracked);
+    expect(first.status).toBe(0);
+    expect(first.stdout).toMatch(
+      /^web\/scsi-0-0: read as a whole: no earlier point of this machine has a reference$/m,
+    );
+    const messages = jsonLines(await ok(...tracked, '--json'));
+    const reading = messages.find(({ message_type }) => message_type === 'reading');
+    const summary = messages.at(-1) as unknown as { vms: { readings: unknown[] }[] };
+    const [point] = jsonLines(await ok('show', 'latest:web', '--json')) as unknown as {
+      capture: { reference: { name: string } };
+      disks: { base?: string; name: string }[];
+    }[];
+    const base = point?.disks.find(({ name }) => name === 'scsi-0-0')?.base;
+    expect(base).toMatch(/^[0-9a-f]{32}$/);
+    const expected = [0, 1].map((disk) => ({ disk: `scsi-0-${disk}`, base: { point: base } }));
+    expect(reading).toMatchObject({ vm: { name: 'web' }, disks: expected });
+    expect(summary.vms[0]?.readings).toMatchObject(expected);
+    const again = await run(...tracked);
+    expect(again.stdout).toMatch(
+      /^web\/scsi-0-1: incremental from [0-9a-f]{8}, [\d.]+ [KM]iB changed$/m,
+    );
+
+    const [shown] = jsonLines(await ok('vm', 'show', 'web', '--json')) as unknown as {
+      references: { name: string; method: string; bytes: number }[];
+    }[];
+    expect(shown?.references).toMatchObject([{ method: 'retained checkpoint' }]);
+    const name = shown?.references[0]?.name ?? '';
+    expect((await ok('vm', 'show', 'web')).stdout).toContain(`reference ${name}`);
+    expect((await ok('doctor')).stdout).toContain(`host reference: ${name} at web`);
+    const { foreign } = await leftBehind();
+    expect(foreign).toEqual([]);
+
+    const unknown = await run('vm', 'untrack', 'web', `${name}0`, '--json');
+    expect([unknown.status, exitError(unknown).error.code]).toEqual([10, 'ERR_NOT_FOUND']);
+    const dropped = await run('vm', 'untrack', 'web');
+    expect([dropped.status, dropped.stderr]).toEqual([0, `web: ${name} is dropped\n`]);
+    await expectClean();
   });
 
   it('says loudly when a guest could promise less than was wanted, and the point says it too', async () => {

@@ -28,6 +28,7 @@ async function makePoint(vm: string, hostKind: HostKind, method: string, fileNam
     repository,
     { disks, vm },
     {
+      guestFroze: true,
       describe: () => ({
         vm: { name: vm },
         consistency: 'application',

@@ -292,7 +292,7 @@ describe('prune does not make damage worse', () => {
         step++;
         // Half of the failures come after their effect.
         if (step !== failAt) return call();
-        if (failAt % 2 === 1) await call();
+        if (failAt % 2 === 1) await call().catch(() => {});
         throw Object.assign(new Error('the cable was pulled'), { code: 'EIO' });
       });
       const repository = await Repository.open(sound.path, store).catch(() => undefined);
