@@ -127,10 +127,14 @@ export function installLibraries() {
   copyFileSync(join(BUILD, 'virtdisk.dll'), join(SYSTEM32, 'virtdisk.dll'));
 }
 
-/** Keeps Wine's server between processes, which else start it again and again; `stop` ends it. */
+/**
+ * Keeps Wine's server, and its services, between processes, which else start them again and again; `stop` ends them. They keep what the first
+ * process had open, so that is one without pipes: whoever reads from a pipe to its end would wait for them.
+ */
 export function keepServer() {
   const env = wineEnvironment();
   spawnSync(WINESERVER, ['-p'], { env, stdio: 'ignore' });
+  spawnSync(WINE, ['cmd', '/c', 'exit'], { env, stdio: 'ignore' });
   return { stop: () => spawnSync(WINESERVER, ['-k'], { env, stdio: 'ignore' }) };
 }
 

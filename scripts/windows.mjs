@@ -33,21 +33,23 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const TEST_FOLDERS = ['core', 'io', 'disk', 'codec', 'pack', 'index', 'pipeline', 'stream'];
 /** What is not run in Wine, as regular expressions of test names, each with the reason. */
 const LEFT_OUT = [
-  // Goes through thousands of damaged images, each a file: several times as slow as on Linux, and no more to be learnt.
+  // Wine can't be asked for the holes of a file. So these read gigabytes of them, or count what should not have been read.
+  'BackupRestoreTest\\.(HugeSparseDisks|LittleMemory)',
+  'VhdxWriter\\.MakesASmallFileOfAnEmpty64TiBDisk',
+  '^UnusedTest\\.Wh',
+  '^ScrubJobTest\\.(ATraceOfALostLeaf|Cancelling)',
+  // They remove files that they have mapped, whose names Windows keeps until they are closed.
+  '^CollectTest\\.(MergedRuns|AMergedRun)',
+  '^SealedTest\\.CollectionSeals',
+  // Each goes through hundreds of cases with files that are made, synced and renamed: minutes at Wine's pace.
   '^HostileTest\\.',
   'EveryFlippedBit',
   '^VerifyJobTest\\.NoBitOf',
   '^PackWriterTest\\.WhereverItFails',
-  // A file that is one hole for terabytes is read to its end: Wine can't be asked for holes.
-  'BackupRestoreTest\\.HugeSparseDisks',
-  'IncrementalTest\\.(SpaceThatIsAdded|DisksOfSeveralNodes)',
-  'VhdxWriter\\.MakesASmallFileOfAnEmpty64TiBDisk',
-];
-/** Tests of whole jobs go through many cases, each with files that are made, synced and renamed: minutes at Wine's pace. */
-const JOBS_LEFT_OUT = [
-  '^IncrementalTest\\.',
+  'IncrementalTest\\.',
+  'MovingMaskTest\\.',
   '^CancelTest\\.',
-  'FaultTest',
+  'FaultTest\\.',
   '^CollectTest\\.ARescueThatFails',
 ];
 
@@ -91,8 +93,7 @@ function native(regex) {
   if (!build('firn_tests', 'virtdisk_stand_in')) return couldNot('the native tests did not build');
   installLibraries();
   const report = join(BUILD, 'ctest.xml');
-  const chosen =
-    regex === undefined ? ['-E', [...LEFT_OUT, ...JOBS_LEFT_OUT].join('|')] : ['-R', regex];
+  const chosen = regex === undefined ? ['-E', LEFT_OUT.join('|')] : ['-R', regex];
   const parameters = [
     '--test-dir',
     BUILD,

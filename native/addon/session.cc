@@ -8,10 +8,22 @@ namespace firn::addon {
 
 namespace {
 
+// What JavaScript's functions share with the session: the job until it has settled, then its last
+// counters alone. They live until they are collected as garbage, which may be long after, and a job
+// holds buffers, files and mapped index runs. For the JavaScript thread.
+struct Handle {
+  std::shared_ptr<Job> job;
+  StatsSnapshot last;
+};
+
 class Session {
  public:
-  Session(Napi::Env env, std::shared_ptr<Job> job, SessionResult result)
-      : env_(env), job_(std::move(job)), result_(std::move(result)), deferred_(env) {}
+  Session(Napi::Env env, std::shared_ptr<Handle> handle, SessionResult result)
+      : env_(env),
+        handle_(std::move(handle)),
+        job_(handle_->job),
+        result_(std::move(result)),
+        deferred_(env) {}
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
@@ -33,9 +45,11 @@ class Session {
     thread_.join();
     napi_remove_env_cleanup_hook(env, TearDown, this);
     Napi::HandleScope scope(env);
+    handle_->last = job_->stats();
+    handle_->job.reset();
     if (status_.ok()) {
       Napi::Object value = result_(env);
-      value.Set("stats", FromStats(env, job_->stats()));
+      value.Set("stats", FromStats(env, handle_->last));
       deferred_.Resolve(value);
     } else {
       deferred_.Reject(FromStatus(env, status_));
@@ -52,6 +66,7 @@ class Session {
   }
 
   const Napi::Env env_;
+  const std::shared_ptr<Handle> handle_;
   const std::shared_ptr<Job> job_;
   const SessionResult result_;
   const Napi::Promise::Deferred deferred_;
@@ -90,14 +105,17 @@ class AsyncWork final : public Napi::AsyncWorker {
 }  // namespace
 
 Napi::Object StartSession(Napi::Env env, std::shared_ptr<Job> job, SessionResult result) {
-  auto* session = new Session(env, job, std::move(result));
+  auto handle = std::make_shared<Handle>(Handle{.job = std::move(job), .last = {}});
+  auto* session = new Session(env, handle, std::move(result));
   Napi::Object object = Napi::Object::New(env);
   object.Set("done", session->promise());
-  object.Set("stats", Napi::Function::New(env, [job](const Napi::CallbackInfo& info) {
-               return FromStats(info.Env(), job->stats());
+  object.Set("stats", Napi::Function::New(env, [handle](const Napi::CallbackInfo& info) {
+               const Handle& held = *handle;
+               return FromStats(info.Env(), held.job ? held.job->stats() : held.last);
              }));
-  object.Set("cancel",
-             Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->Cancel(); }));
+  object.Set("cancel", Napi::Function::New(env, [handle](const Napi::CallbackInfo&) {
+               if (handle->job) handle->job->Cancel();
+             }));
   session->Start();
   return object;
 }

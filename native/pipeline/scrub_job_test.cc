@@ -137,16 +137,19 @@ TEST_F(ScrubJobTest, WhenTheTimeIsUpNoPackIsBegunAndTheOrderIsKept) {
   ScrubOptions options = Options();
   std::swap(options.packs[0], options.packs[1]);
   const PackName first = options.packs[0];
-  options.bytes_per_second = 4 * kKiB;
+  // More than can be read in that time.
+  options.packs.resize(5000, options.packs[1]);
   options.stop_after_ms = 5;
   const ScrubResult result = Scrub(std::move(options));
-  ASSERT_EQ(result.packs.size(), 1u);
+  ASSERT_GE(result.packs.size(), 1u);
+  EXPECT_LT(result.packs.size(), 5000u);
   EXPECT_EQ(result.packs[0].name, first);
 }
 
 TEST_F(ScrubJobTest, CancellingKeepsWhatIsDone) {
   ScrubOptions options = Options();
-  options.bytes_per_second = 1;
+  // Far more than is read until it is cancelled.
+  options.packs.resize(100'000, options.packs[0]);
   ScrubJob job(FileSystem::Default(), SmallTuning(1), std::move(options));
   std::thread canceller([&] {
     while (job.stats().done_bytes == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -154,8 +157,9 @@ TEST_F(ScrubJobTest, CancellingKeepsWhatIsDone) {
   });
   FIRN_EXPECT_OK(job.Run());
   canceller.join();
-  ASSERT_EQ(job.result().packs.size(), 1u);
-  EXPECT_TRUE(job.result().packs[0].is_sound);
+  ASSERT_GE(job.result().packs.size(), 1u);
+  EXPECT_LT(job.result().packs.size(), 100'000u);
+  for (const ScrubbedPack& pack : job.result().packs) EXPECT_TRUE(pack.is_sound);
 }
 
 TEST_F(ScrubJobTest, ADamagedCopyIsNotReliedOnAndTheNextBackupHeals) {

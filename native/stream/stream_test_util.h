@@ -28,7 +28,7 @@ class StreamFile {
   explicit StreamFile(const std::string& path, Access access = Access::kRead)
       : file_(CreateFileW(Must(WidePath(path)).c_str(),
                           access == Access::kRead ? GENERIC_READ : GENERIC_READ | GENERIC_WRITE,
-                          FILE_SHARE_READ, nullptr,
+                          FILE_SHARE_READ | FILE_SHARE_WRITE, nullptr,
                           access == Access::kRead ? OPEN_EXISTING : CREATE_ALWAYS, 0, nullptr)) {}
   StreamHandle handle() const { return reinterpret_cast<StreamHandle>(file_.get()); }
 

@@ -281,3 +281,15 @@ describe('backup', () => {
     expect((await verify(repository, { readData: true })).problems).toEqual([]);
   });
 });
+
+test.skipIf(process.platform !== 'linux')(
+  'lets go of the mapped index when it ends, not when its objects are collected as garbage',
+  async () => {
+    const repository = await newRepository();
+    for (let day = 0; day < 3; day++) {
+      await backup(repository, { disks: [await rawDisk(randomContent(MIB))] });
+    }
+    const maps = await readFile('/proc/self/maps', 'utf8');
+    expect(maps.split('\n').filter((line) => line.includes(repository.path))).toEqual([]);
+  },
+);

@@ -5,12 +5,13 @@
  */
 
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { ADDON, SAMPLES, windowsNode, windowsPath } from '../../scripts/windows-tools.mjs';
-import { diskContent, imageOf, sha256 } from '../helpers/disks.js';
+import { copyDisk } from '../../src/jobs/copy.js';
+import { diskContent, sha256 } from '../helpers/disks.js';
 import { type Finished, firn, jsonLines, MAIN } from '../helpers/firn.js';
 import { suiteFolder } from '../helpers/folder.js';
 
@@ -46,7 +47,9 @@ describe.runIf(enabled)('Firn for Windows', { timeout: 300_000 }, () => {
     const deep = path.join(folder, 'Größe 日本', 'x'.repeat(200));
     await mkdir(deep, { recursive: true });
     image = path.join(deep, 'disk.vhdx');
-    await copyFile(await imageOf(content, 'disk.vhdx'), image);
+    const raw = path.join(folder, 'disk.raw');
+    await writeFile(raw, content);
+    await copyDisk(raw, image);
   }, 120_000);
 
   test('the command line starts in node.exe', async () => {
