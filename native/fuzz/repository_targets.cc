@@ -135,7 +135,8 @@ class TemporaryFile {
  public:
   explicit TemporaryFile(std::span<const uint8_t> bytes) : file_(std::tmpfile()) {
     FIRN_FUZZ_CHECK(file_ != nullptr);
-    FIRN_FUZZ_CHECK(std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size());
+    // fwrite() may not be given the null pointer of an empty span.
+    FIRN_FUZZ_CHECK(bytes.empty() || std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size());
     Rewind();
   }
   ~TemporaryFile() { std::fclose(file_); }

@@ -3,6 +3,7 @@
 #include <blake3.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "core/crc32c.h"
@@ -15,6 +16,8 @@ constexpr char kMagic[] = "FIRNINDX";
 constexpr uint16_t kVersion = 1;
 constexpr uint64_t kFilterBitsPerEntry = 12;
 constexpr uint32_t kRawLengthMask = (1u << 24) - 1;
+// So many that a search among them sees a page or two.
+constexpr uint64_t kEntriesPerPrefix = 64;
 
 struct Sections {
   uint64_t filter_offset, filter_bytes, entries_offset, file_bytes;
@@ -31,11 +34,15 @@ Sections LayOut(uint64_t packs, uint64_t entries) {
   return sections;
 }
 
+// The same part of `whole` as `share` is of 2^64.
+uint64_t Part(uint64_t share, uint64_t whole) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(share) * whole) >> 64);
+}
+
 // The eight bits of a filter block that stand for an id, and the block.
 struct Probe {
   Probe(const Id& id, uint64_t blocks) {
-    const auto a = static_cast<unsigned __int128>(LoadLe<uint64_t>(&id[0]));
-    block = static_cast<uint64_t>((a * blocks) >> 64);
+    block = Part(LoadLe<uint64_t>(&id[0]), blocks);
     const uint64_t b = LoadLe<uint64_t>(&id[8]);
     for (size_t i = 0; i < 7; ++i) bits[i] = static_cast<uint32_t>(b >> (9 * i)) & 511;
     bits[7] = static_cast<uint32_t>(LoadLe<uint64_t>(&id[16])) & 511;
@@ -211,6 +218,12 @@ Status IndexRun::ReadHeader() {
   filter_ = &bytes_[sections.filter_offset];
   filter_blocks_ = sections.filter_bytes / kIndexFilterBlockBytes;
   entry_bytes_ = bytes_.data() + sections.entries_offset;
+  prefix_bits_ = std::bit_width(entries_ / kEntriesPerPrefix);
+  if (prefix_bits_ > 0 && entries_ < kUnknown) {
+    starts_ = std::make_unique<std::atomic<uint32_t>[]>(size_t{1} << prefix_bits_);
+    for (size_t i = 0; i >> prefix_bits_ == 0; ++i)
+      starts_[i].store(kUnknown, std::memory_order_relaxed);
+  }
   return Status::Ok();
 }
 
@@ -241,46 +254,45 @@ void IndexRun::Prefetch(const Id& id) const {
   __builtin_prefetch(filter_ + probe.block * kIndexFilterBlockBytes);
 }
 
-// How many entries lie in a part of all values, of 2^64.
-uint64_t IndexRun::Scale(uint64_t values) const {
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(values) * entries_) >> 64);
-}
-
 // Ids are hashes, so an id's place follows from its value, to within some thousand entries of ten
 // million, and from the value found there to within the root of that: each look is a page that the
 // processor has not seen for long, so few of them count for more than short steps at the end.
 // REQUIRES: there are entries.
 uint64_t IndexRun::Guess(const Id& id) const {
   constexpr int kCorrections = 2;
-  constexpr uint64_t kNear = 8;
-  constexpr size_t kCacheLineBytes = 64;
   const auto wanted = LoadBe<uint64_t>(id.data());
-  uint64_t guess = Scale(wanted);
+  uint64_t guess = Part(wanted, entries_);
   for (int i = 0; i < kCorrections; ++i) {
     const auto found = LoadBe<uint64_t>(IdAt(guess));
     if (found < wanted) {
-      guess += std::min(Scale(wanted - found), entries_ - 1 - guess);
+      guess += std::min(Part(wanted - found, entries_), entries_ - 1 - guess);
     } else {
-      guess -= std::min(Scale(found - wanted), guess);
+      guess -= std::min(Part(found - wanted, entries_), guess);
     }
   }
-  // What the short steps will see comes at once rather than one after the other.
+  PrefetchAround(guess);
+  return guess;
+}
+
+// What the short steps will see comes at once rather than one after the other.
+void IndexRun::PrefetchAround(uint64_t guess) const {
+  constexpr uint64_t kNear = 8;
+  constexpr size_t kCacheLineBytes = 64;
   const uint8_t* const end = IdAt(std::min(guess + kNear, entries_));
   for (const uint8_t* at = IdAt(guess - std::min(kNear, guess)); at < end; at += kCacheLineBytes) {
     __builtin_prefetch(at);
   }
-  return guess;
 }
 
-// From the guess on the search doubles its steps.
-IndexRun::Range IndexRun::Find(const Id& id) const {
+// The first entry of `within` whose id is not less; from the guess on the search doubles its steps.
+uint64_t IndexRun::LowerBound(const Id& id, Range within, uint64_t guess) const {
   const auto less = [&](uint64_t i) { return std::memcmp(IdAt(i), id.data(), 32) < 0; };
-  if (entries_ == 0) return {};
-  const uint64_t guess = Guess(id);
   uint64_t low = guess, high = guess;
-  for (uint64_t step = 4; low > 0 && !less(low - 1); step *= 2) low = low > step ? low - step : 0;
-  for (uint64_t step = 4; high < entries_ && less(high); step *= 2) {
-    high = std::min(high + step, entries_);
+  for (uint64_t step = 4; low > within.first && !less(low - 1); step *= 2) {
+    low -= std::min(step, low - within.first);
+  }
+  for (uint64_t step = 4; high < within.last && less(high); step *= 2) {
+    high += std::min(step, within.last - high);
   }
   while (low < high) {
     const uint64_t middle = low + (high - low) / 2;
@@ -290,7 +302,45 @@ IndexRun::Range IndexRun::Find(const Id& id) const {
       high = middle;
     }
   }
-  Range range{low, low};
+  return low;
+}
+
+// Learns where the ids of a prefix start and end from an entry among them, whose pages are at hand.
+void IndexRun::LearnStarts(uint64_t prefix, uint64_t near_by) const {
+  for (const uint64_t each : {prefix, prefix + 1}) {
+    if (each >> prefix_bits_ != 0) continue;  // what is behind the last prefix is known
+    if (starts_[each].load(std::memory_order_relaxed) != kUnknown) continue;
+    Id first{};
+    StoreBe<uint64_t>(first.data(), each << (64 - prefix_bits_));
+    const uint64_t start = LowerBound(first, {0, entries_}, near_by);
+    starts_[each].store(static_cast<uint32_t>(start), std::memory_order_relaxed);
+  }
+}
+
+// REQUIRES: there are entries.
+uint64_t IndexRun::FindFirst(const Id& id) const {
+  const Range all{0, entries_};
+  if (starts_ == nullptr) return LowerBound(id, all, Guess(id));
+  const auto value = LoadBe<uint64_t>(id.data());
+  const uint64_t prefix = value >> (64 - prefix_bits_);
+  const bool is_last = (prefix + 1) >> prefix_bits_ != 0;
+  const uint64_t first = starts_[prefix].load(std::memory_order_relaxed);
+  const uint64_t last = is_last ? entries_ : starts_[prefix + 1].load(std::memory_order_relaxed);
+  if (first == kUnknown || last == kUnknown) {
+    const uint64_t found = LowerBound(id, all, Guess(id));
+    LearnStarts(prefix, found);
+    return found;
+  }
+  if (first >= last) return first;  // no ids, or a damaged run's that are in no order
+  const uint64_t guess = first + Part(value << prefix_bits_, last - first);
+  PrefetchAround(guess);
+  return LowerBound(id, {first, last}, guess);
+}
+
+IndexRun::Range IndexRun::Find(const Id& id) const {
+  if (entries_ == 0) return {};
+  const uint64_t first = FindFirst(id);
+  Range range{first, first};
   while (range.last < entries_ && std::memcmp(IdAt(range.last), id.data(), 32) == 0) ++range.last;
   return range;
 }

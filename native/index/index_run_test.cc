@@ -70,6 +70,8 @@ class IndexRunTest : public ::testing::Test {
         probes.push_back(id);
       }
     }
+    // Twice: what a first lookup learns helps those after it, to the same end.
+    probes.insert(probes.end(), probes.begin(), probes.end());
     for (const Id& id : probes) {
       const IndexRun::Range range = run->Find(id);
       ASSERT_LE(range.first, range.last);
@@ -276,10 +278,12 @@ TEST_F(IndexRunTest, EntriesThatNoIndexHasAreSurvivedByLookupsAndNamedByVerify) 
     std::memcpy(&bytes[bytes.size() - 32], hash.data(), 32);
     test::WriteWholeFile(path_, bytes);
     auto run = Must(IndexRun::Open(fs_, path_));
-    for (const IndexEntry& entry : entries) {
-      const IndexRun::Range range = run->Find(entry.id);
-      ASSERT_LE(range.first, range.last);
-      ASSERT_LE(range.last, run->entries());
+    for (int again = 0; again < 2; ++again) {
+      for (const IndexEntry& entry : entries) {
+        const IndexRun::Range range = run->Find(entry.id);
+        ASSERT_LE(range.first, range.last);
+        ASSERT_LE(range.last, run->entries());
+      }
     }
     EXPECT_EQ(run->Verify().code(), Code::kCorruptIndex);
   }
