@@ -218,7 +218,7 @@ Status IndexRun::ReadHeader() {
   filter_ = &bytes_[sections.filter_offset];
   filter_blocks_ = sections.filter_bytes / kIndexFilterBlockBytes;
   entry_bytes_ = bytes_.data() + sections.entries_offset;
-  prefix_bits_ = std::bit_width(entries_ / kEntriesPerPrefix);
+  prefix_bits_ = static_cast<int>(std::bit_width(entries_ / kEntriesPerPrefix));
   if (prefix_bits_ > 0 && entries_ < kUnknown) {
     starts_ = std::make_unique<std::atomic<uint32_t>[]>(size_t{1} << prefix_bits_);
     for (size_t i = 0; i >> prefix_bits_ == 0; ++i)
@@ -252,6 +252,9 @@ bool IndexRun::MayContain(const Id& id) const {
 void IndexRun::Prefetch(const Id& id) const {
   const Probe probe(id, filter_blocks_);
   __builtin_prefetch(filter_ + probe.block * kIndexFilterBlockBytes);
+  if (starts_ != nullptr) {
+    __builtin_prefetch(&starts_[LoadBe<uint64_t>(id.data()) >> (64 - prefix_bits_)]);
+  }
 }
 
 // Ids are hashes, so an id's place follows from its value, to within some thousand entries of ten
@@ -276,7 +279,7 @@ uint64_t IndexRun::Guess(const Id& id) const {
 
 // What the short steps will see comes at once rather than one after the other.
 void IndexRun::PrefetchAround(uint64_t guess) const {
-  constexpr uint64_t kNear = 8;
+  constexpr uint64_t kNear = 4;
   constexpr size_t kCacheLineBytes = 64;
   const uint8_t* const end = IdAt(std::min(guess + kNear, entries_));
   for (const uint8_t* at = IdAt(guess - std::min(kNear, guess)); at < end; at += kCacheLineBytes) {

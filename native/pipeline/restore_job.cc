@@ -64,7 +64,7 @@ Status RestoreJob::DoRun() {
   shared_ = std::make_unique<Shared>(repository);
   FIRN_ASSIGN_OR_RETURN(shared_->index, ChunkIndex::Open(fs_, repository.listing));
   shared_->buffered_packs = std::make_unique<PackFiles>(fs_, repository.listing.root, false);
-  shared_->packs =
+  shared_->direct_packs =
       std::make_unique<PackFiles>(fs_, repository.listing.root, tuning_.io != IoMode::kBuffered);
   // A chunk of this repository's chunking fits both buffers, whatever else is in them.
   const uint64_t chunk_bytes = uint64_t{repository.chunking.max_pages} * kPageBytes;

@@ -38,17 +38,19 @@ Status RestoreWorker::FillInputs() {
     input->range = shared_->ranges[next];
     input->failure = Status::Ok();
     reading_.push_back(input);
-    Result<std::shared_ptr<File>> file =
-        shared_->packs->Open(shared_->index->pack_name(input->range.pack));
-    if (!file.ok()) {
-      input->failure = std::move(file).TakeStatus();
-      continue;
-    }
-    input->file = std::move(*file);
-    FIRN_RETURN_IF_ERROR(io_->Read(input->file.get(), input->range.begin,
-                                   input->memory.first(input->range.end - input->range.begin),
-                                   &input->io));
+    input->failure = OpenPack(input);
+    if (!input->failure.ok()) continue;
+    FIRN_RETURN_IF_ERROR(
+        io_->ReadSource({input->file.get(), input->direct.get()}, input->range.begin,
+                        input->memory.first(input->range.end - input->range.begin), &input->io));
   }
+  return Status::Ok();
+}
+
+Status RestoreWorker::OpenPack(Input* input) {
+  const PackName name = shared_->index->pack_name(input->range.pack);
+  FIRN_ASSIGN_OR_RETURN(input->file, shared_->buffered_packs->Open(name));
+  FIRN_ASSIGN_OR_RETURN(input->direct, shared_->direct_packs->Open(name));
   return Status::Ok();
 }
 
@@ -70,6 +72,7 @@ Status RestoreWorker::Run() {
     if (!read.ok()) input->failure = std::move(read);
     FIRN_RETURN_IF_ERROR(DecodeRange(*input));
     input->file.reset();
+    input->direct.reset();
     free_inputs_.push_back(input);
     clock_.Flush();
   }

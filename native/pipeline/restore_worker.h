@@ -37,8 +37,8 @@ struct RestoreJob::Shared {
   uint64_t range_buffer_bytes = 0;
   uint64_t output_buffer_bytes = 0;
   std::unique_ptr<ChunkIndex> index;
-  std::unique_ptr<PackFiles> buffered_packs;  // for maps
-  std::unique_ptr<PackFiles> packs;           // for chunks
+  std::unique_ptr<PackFiles> buffered_packs;  // for maps, and for chunks that are in the cache
+  std::unique_ptr<PackFiles> direct_packs;    // for chunks
 
   // The window being worked on.
   const std::vector<ChunkReference>* window = nullptr;
@@ -57,7 +57,8 @@ class RestoreWorker {
   struct Input {  // a range being read
     std::span<uint8_t> memory;
     PackRange range;
-    std::shared_ptr<File> file;  // null if the pack can't be opened
+    std::shared_ptr<File> file;    // null if the pack can't be opened
+    std::shared_ptr<File> direct;  // the same, unbuffered
     IoGroup io;
     Status failure;  // why nothing of the range was read
   };
@@ -80,6 +81,7 @@ class RestoreWorker {
         copies_(shared_->index.get(), shared_->buffered_packs.get(), shared_->keys,
                 job->options_.repository.chunking) {}
   Status FillInputs();
+  Status OpenPack(Input* input);
   Status DecodeRange(const Input& input);
   Result<std::span<uint8_t>> DecodeRecord(const Input& input, const ChunkReference& reference);
   Status DecodeCopy(const Input& input, const ChunkReference& reference,

@@ -22,8 +22,8 @@ const ROUNDS_MAX = 5;
 /** One collection condemns no more than this, and copies no more: a long one is done in parts, each of which lasts. */
 const VICTIMS_MAX = 20_000;
 const RESCUE_BYTES_MAX = 16 * 2 ** 30;
-/** Packs below this are small; so many of them are joined. */
-const SMALL_PACK_BYTES = 16 * 2 ** 20;
+/** Packs below this are small, as opening them costs more than reading them; so many of them are joined. Larger ones move for their waste alone. */
+const SMALL_PACK_BYTES = 2 ** 20;
 const SMALL_PACKS_MAX = 16;
 /** Index runs whose entries are as many to within a factor of four are a tier; so many of a tier are merged. */
 const TIER_RUNS_MAX = 8;
