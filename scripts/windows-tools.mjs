@@ -16,9 +16,11 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -28,6 +30,8 @@ const PREFIX = join(TOOLS, 'prefix');
 const SYSTEM32 = join(PREFIX, 'drive_c/windows/system32');
 const WINE = '/usr/lib/wine/wine64';
 const WINESERVER = '/usr/lib/wine/wineserver64';
+const MEMORY = '/dev/shm';
+const MEMORY_BYTES_MIN = 4 * 1024 ** 3;
 const NODE_VERSION = process.env.FIRN_WINDOWS_NODE ?? '20.20.2';
 const NODE = join(TOOLS, `node-${NODE_VERSION}`, 'node.exe');
 
@@ -38,8 +42,11 @@ export const BUILD = join(ROOT, 'build-windows');
 /** The addon for Windows. */
 export const ADDON = join(BUILD, 'firn.node');
 
-/** What processes in Wine are started with. Without a display, and with nothing that would open a window or wait for one. */
-export function wineEnvironment() {
+/**
+ * What processes in Wine are started with. Without a display, and with nothing that would open a window or wait for one. virtdisk.dll is
+ * the stand-in for it (native/disk/virtdisk_stand_in), or Wine's own.
+ */
+export function wineEnvironment({ standIn = true } = {}) {
   return {
     ...process.env,
     WINEPREFIX: PREFIX,
@@ -47,15 +54,25 @@ export function wineEnvironment() {
     WINEDEBUG: '-all',
     DISPLAY: '',
     NO_COLOR: '1',
-    // virtdisk.dll is ours: native/disk/virtdisk_stand_in.
-    WINEDLLOVERRIDES: 'mscoree,mshtml,winemenubuilder.exe,winedbg.exe=d;virtdisk=n',
+    WINEDLLOVERRIDES: `mscoree,mshtml,winemenubuilder.exe,winedbg.exe=d;virtdisk=${standIn ? 'n' : 'b'}`,
     FIRN_UNPACKED_SAMPLES: windowsPath(SAMPLES),
+    FIRN_EMPTY_VOLUME: 'Q:\\',
   };
 }
 
 /** The name of a file of this machine in Wine. */
 export function windowsPath(path) {
   return `Z:${resolve(path).replaceAll('/', '\\')}`;
+}
+
+/** Makes a folder of this machine a share in Wine, which finds servers and their shares below a folder of its own. */
+export function shareFolder(folder) {
+  const server = `firn-${process.pid}`;
+  const servers = join(PREFIX, 'dosdevices/unc', server);
+  mkdirSync(servers, { recursive: true });
+  symlinkSync(resolve(folder), join(servers, 'backups'));
+  const remove = () => rmSync(servers, { recursive: true, force: true });
+  return { path: `\\\\${server}\\backups`, remove };
 }
 
 /** Runs a step quietly; what it printed is shown when it fails. */
@@ -95,6 +112,14 @@ function ensurePrefix() {
   writeFileSync(join(PREFIX, 'made'), '');
 }
 
+/** A drive with nothing in it. */
+function ensureEmptyVolume() {
+  const drive = join(PREFIX, 'dosdevices/q:');
+  if (existsSync(drive)) return;
+  mkdirSync(join(TOOLS, 'empty'), { recursive: true });
+  symlinkSync(join(TOOLS, 'empty'), drive);
+}
+
 function ensureSamples() {
   const packed = process.env.FIRN_SAMPLES ?? join(ROOT, '../shared/data/vhdx');
   if (!existsSync(packed)) return;
@@ -119,12 +144,38 @@ export function ensureWindows() {
   mkdirSync(TOOLS, { recursive: true });
   ensureNode();
   ensurePrefix();
+  ensureEmptyVolume();
   ensureSamples();
 }
 
 /** Puts libraries that were built into Wine's system folder. */
 export function installLibraries() {
   copyFileSync(join(BUILD, 'virtdisk.dll'), join(SYSTEM32, 'virtdisk.dll'));
+}
+
+/**
+ * Has Wine keep its temporary files in memory where there is room: the tests wait for thousands of flushes otherwise, and prove nothing
+ * about this machine's disk by it. `remove` undoes it, and removes the files.
+ */
+export function keepTemporaryFilesInMemory() {
+  const { bavail, bsize } = existsSync(MEMORY) ? statfsSync(MEMORY) : { bavail: 0, bsize: 0 };
+  if (bavail * bsize < MEMORY_BYTES_MIN) return { remove() {} };
+  const folder = mkdtempSync(join(MEMORY, 'firn-windows-'));
+  useTemporaryFolder(windowsPath(folder));
+  const remove = () => {
+    useTemporaryFolder(`C:\\users\\${userInfo().username}\\Temp`);
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return { remove };
+}
+
+// Wine takes these two from its registry and not from the environment that it is started in.
+function useTemporaryFolder(path) {
+  const env = wineEnvironment();
+  for (const name of ['TEMP', 'TMP']) {
+    const parameters = ['reg', 'add', 'HKCU\\Environment', '/v', name, '/d', path, '/f'];
+    run(WINE, parameters, { env, stdio: 'ignore' });
+  }
 }
 
 /**

@@ -159,9 +159,9 @@ TEST_P(RoundTrip, ReadsBackWhatWasWritten) {
     const DiskIdentity identity = writer->identity();
     ExpectOk(writer->Finish());
     EXPECT_EQ(FirnDifference(path, model, model.Whole()), "");
-    if (identity.format == kRaw) {
+    if (identity.format == kRaw && HaveCommand("cat")) {
       EXPECT_EQ(StreamDifference("cat " + Quoted(path), model, model.Whole()), "");
-    } else {
+    } else if (identity.format != kRaw) {
       ExpectRefereesAgree(path, identity, model);
     }
     if (HasFailure()) break;

@@ -7,6 +7,9 @@
 // Microsoft documents the flag (ATTACH_VIRTUAL_DISK_FLAG_NO_LOCAL_HOST) as reserved. While such a
 // disk is open no layer of it can be merged: close it before its checkpoint goes.
 //
+// `firn inspect --driver` and the programs' openDriverDisk and driverChanges end here. No backup
+// does: Firn reads images by itself, and has what changed from Hyper-V's management interface.
+//
 // The driver's library is looked up by name in the system's folder at the first use: Server Core
 // may lack it, and Windows Server 2012 R2 lacks the query for changes.
 #ifndef FIRN_DISK_VIRTDISK_WIN_H_

@@ -238,7 +238,33 @@ Status WinFileSystem::Move(const std::string& from, const std::string& to, DWORD
   if (calls_.move_file(wide_from.c_str(), wide_to.c_str(), flags | MOVEFILE_WRITE_THROUGH)) {
     return Status::Ok();
   }
-  return LastError(Code::kWrite, "rename", to);
+  const DWORD error = GetLastError();
+  const bool may_be_open = error == ERROR_ACCESS_DENIED || error == ERROR_SHARING_VIOLATION;
+  if (may_be_open && (flags & MOVEFILE_REPLACE_EXISTING) != 0 &&
+      ReplaceOpenFile(wide_from, wide_to)) {
+    return Status::Ok();
+  }
+  return Status::FromOs(Code::kWrite, "rename", to, static_cast<int>(error));
+}
+
+// As POSIX does it: whoever has the old target open keeps it, without a name. NTFS can since
+// Windows 10 1607, for those who share deletion; other file systems and older systems refuse.
+bool WinFileSystem::ReplaceOpenFile(const std::wstring& from, const std::wstring& to) {
+  const ScopedHandle source(
+      calls_.create_file(from.c_str(), DELETE | SYNCHRONIZE, kShareAll, nullptr, OPEN_EXISTING,
+                         FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS |
+                             FILE_FLAG_WRITE_THROUGH | kNoImpersonation,
+                         nullptr));
+  if (!source.ok()) return false;
+  // The name follows the structure, ended by a zero that its length does not count.
+  const size_t name_bytes = to.size() * sizeof(wchar_t);
+  std::vector<uint8_t> memory(sizeof(FILE_RENAME_INFO) + name_bytes);
+  auto* const info = reinterpret_cast<FILE_RENAME_INFO*>(memory.data());
+  info->Flags = FILE_RENAME_FLAG_REPLACE_IF_EXISTS | FILE_RENAME_FLAG_POSIX_SEMANTICS;
+  info->FileNameLength = static_cast<DWORD>(name_bytes);
+  std::memcpy(info->FileName, to.data(), name_bytes);
+  return calls_.set_information(source.get(), kFileRenameInfoEx, info,
+                                static_cast<DWORD>(memory.size())) != FALSE;
 }
 
 Status WinFileSystem::Rename(const std::string& from, const std::string& to) {
@@ -318,13 +344,18 @@ Result<uint64_t> WinFileSystem::FreeBytes(const std::string& path) {
 }
 
 Result<std::vector<std::string>> WinFileSystem::List(const std::string& path) {
-  FIRN_ASSIGN_OR_RETURN(std::wstring pattern, WidePath(path));
-  pattern += pattern.ends_with(L'\\') ? L"*" : L"\\*";
+  FIRN_ASSIGN_OR_RETURN(const std::wstring folder, WidePath(path));
+  const std::wstring pattern = folder + (folder.ends_with(L'\\') ? L"*" : L"\\*");
   WIN32_FIND_DATAW entry{};
   const HANDLE search = FindFirstFileExW(pattern.c_str(), FindExInfoBasic, &entry,
                                          FindExSearchNameMatch, nullptr, FIND_FIRST_EX_LARGE_FETCH);
-  if (search == INVALID_HANDLE_VALUE) return LastError(Code::kRead, "list", path);
   std::vector<std::string> names;
+  if (search == INVALID_HANDLE_VALUE) {
+    const DWORD error = GetLastError();
+    // A folder has "." at least; the root of a volume may have nothing.
+    if (error == ERROR_FILE_NOT_FOUND && IsFolder(folder)) return names;
+    return Status::FromOs(Code::kRead, "list", path, static_cast<int>(error));
+  }
   do {
     std::string name = Utf8FromWide(entry.cFileName);
     if (name != "." && name != "..") names.push_back(std::move(name));

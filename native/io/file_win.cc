@@ -12,8 +12,8 @@ namespace firn {
 
 namespace {
 
-// A multiple of every sector size, and well inside what one transfer may have.
-constexpr size_t kTransferMax = 1024 * kMiB;
+// A multiple of every sector size. Unbuffered, the whole of a transfer is locked in memory at once.
+constexpr size_t kTransferMax = 64 * kMiB;
 
 // What a file system or a device says that has no such function.
 bool IsNotOffered(DWORD error) {
@@ -88,6 +88,9 @@ class WinFile final : public File {
     return Status::FromOs(Code::kWrite, "make sparse", path_, static_cast<int>(error));
   }
 
+  // The space is reserved and not declared valid. SetFileValidData would save NTFS the zeros before
+  // a write that does not begin where the valid data ends; but it takes a privilege, and shows what
+  // others have deleted from the volume to whoever opens a file that was never finished.
   Status Preallocate(uint64_t offset, uint64_t length) override {
     FIRN_ASSIGN_OR_RETURN(const FILE_STANDARD_INFO now, StandardInfo());
     FILE_ALLOCATION_INFO wanted{};
@@ -244,41 +247,51 @@ class SilentEvent {
   const ScopedHandle event_;
 };
 
+// The end of a request that the system took, and its error. The OVERLAPPED is on the caller's
+// stack: this does not return before the system has let go of it, whatever becomes of the wait.
+DWORD AwaitCompletion(const WinCalls& calls, HANDLE file, OVERLAPPED* overlapped, DWORD* bytes) {
+  while (true) {
+    if (calls.get_overlapped_result(file, overlapped, bytes, TRUE)) return ERROR_SUCCESS;
+    const DWORD error = GetLastError();
+    if (HasOverlappedIoCompleted(overlapped)) return error;
+    Sleep(1);
+  }
+}
+
 }  // namespace
 
 int64_t TransferBlocking(const WinCalls& calls, HANDLE file, bool is_read, uint8_t* data,
                          size_t length, uint64_t offset) {
   const SilentEvent event;
+  if (!event.ok()) return -static_cast<int64_t>(GetLastError());
   OVERLAPPED overlapped{};
   overlapped.Offset = static_cast<DWORD>(offset);
   overlapped.OffsetHigh = static_cast<DWORD>(offset >> 32);
   overlapped.hEvent = event.get();
-  if (!event.ok()) return -static_cast<int64_t>(GetLastError());
   const auto count = static_cast<DWORD>(std::min(length, kTransferMax));
   const BOOL taken = is_read ? calls.read_file(file, data, count, nullptr, &overlapped)
                              : calls.write_file(file, data, count, nullptr, &overlapped);
+  DWORD error = taken ? ERROR_SUCCESS : GetLastError();
   DWORD bytes = 0;
-  if ((taken || GetLastError() == ERROR_IO_PENDING) &&
-      calls.get_overlapped_result(file, &overlapped, &bytes, TRUE)) {
-    return bytes;
+  if (taken || error == ERROR_IO_PENDING) {
+    error = AwaitCompletion(calls, file, &overlapped, &bytes);
+    if (error == ERROR_SUCCESS) return bytes;
   }
-  const DWORD error = GetLastError();
   return is_read && error == ERROR_HANDLE_EOF ? 0 : -static_cast<int64_t>(error);
 }
 
 DWORD ControlBlocking(const WinCalls& calls, HANDLE file, DWORD code, void* in, DWORD in_bytes,
                       void* out, DWORD out_bytes, DWORD* bytes) {
   const SilentEvent event;
+  if (!event.ok()) return GetLastError();
   OVERLAPPED overlapped{};
   overlapped.hEvent = event.get();
-  if (!event.ok()) return GetLastError();
   const BOOL taken =
       calls.device_io_control(file, code, in, in_bytes, out, out_bytes, nullptr, &overlapped);
-  if (!taken && GetLastError() != ERROR_IO_PENDING && GetLastError() != ERROR_MORE_DATA) {
-    return GetLastError();
-  }
-  return calls.get_overlapped_result(file, &overlapped, bytes, TRUE) ? ERROR_SUCCESS
-                                                                     : GetLastError();
+  const DWORD error = taken ? ERROR_SUCCESS : GetLastError();
+  // An answer that does not fit is an answer, cut short, whose length is in the OVERLAPPED.
+  if (error != ERROR_SUCCESS && error != ERROR_IO_PENDING && error != ERROR_MORE_DATA) return error;
+  return AwaitCompletion(calls, file, &overlapped, bytes);
 }
 
 std::unique_ptr<File> NewWinFile(std::string path, const WinCalls& calls, OpenedFile opened) {

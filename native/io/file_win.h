@@ -17,6 +17,9 @@
 
 namespace firn {
 
+// FileRenameInfoEx, which headers declare for Windows 10 1607 and later alone.
+inline constexpr auto kFileRenameInfoEx = static_cast<FILE_INFO_BY_HANDLE_CLASS>(22);
+
 class WinFileSystem final : public FileSystem {
  public:
   explicit WinFileSystem(const WinCalls& calls) : calls_(calls), server_(calls) {}
@@ -45,6 +48,7 @@ class WinFileSystem final : public FileSystem {
 
  private:
   Status Move(const std::string& from, const std::string& to, DWORD flags);
+  bool ReplaceOpenFile(const std::wstring& from, const std::wstring& to);
   Result<ScopedHandle> OpenHandle(const std::string& path, const OpenOptions& options,
                                   bool* direct);
   Status CheckNotALink(const std::string& path, const OpenOptions& options, ScopedHandle* handle,

@@ -99,6 +99,40 @@ TEST_F(WinFileTest, NamesMayBeLongAndInAnyScriptAndDifferInMoreThanCase) {
   }
 }
 
+// Wine has no shadow copies: what CreateFileW is given is looked at, and the file is one in the
+// folder.
+TEST_F(WinFileTest, AFileInAShadowCopyIsOpenedUnbufferedByItsNameThere) {
+  const std::vector<uint8_t> content = random_.Bytes(8192);
+  test::WriteWholeFile(folder_ / "disk.vhdx", content);
+  const std::wstring shadow = LR"(\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy12\vm\disk.vhdx)";
+  const std::wstring real = Must(WidePath(folder_ / "disk.vhdx"));
+  DWORD asked_flags = 0;
+  calls_.create_file = [&](LPCWSTR path, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security,
+                           DWORD disposition, DWORD flags, HANDLE model) {
+    EXPECT_EQ(path, shadow);
+    EXPECT_EQ(access, GENERIC_READ);
+    EXPECT_EQ(share, static_cast<DWORD>(FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE));
+    asked_flags = flags;
+    return CreateFileW(real.c_str(), access, share, security, disposition, flags, model);
+  };
+  auto file = Must(fs_.Open(Utf8FromWide(shadow), {.direct = true}));
+  EXPECT_TRUE(file->direct());
+  EXPECT_TRUE((asked_flags & FILE_FLAG_NO_BUFFERING) != 0);
+  EXPECT_TRUE((asked_flags & FILE_FLAG_OVERLAPPED) != 0);
+  EXPECT_EQ(file->path(), Utf8FromWide(shadow));
+  AlignedBuffer memory = Must(AlignedBuffer::Allocate(8192));
+  FIRN_ASSERT_OK(file->ReadAt(0, memory.span()));
+  EXPECT_EQ(std::memcmp(memory.data(), content.data(), content.size()), 0);
+}
+
+// The root of a volume has neither "." nor "..": "not found" is all that the system says of it.
+TEST_F(WinFileTest, AnEmptyVolumeHasNoNamesAndIsThere) {
+  const char* const volume = std::getenv("FIRN_EMPTY_VOLUME");
+  if (volume == nullptr) GTEST_SKIP() << "FIRN_EMPTY_VOLUME names none";
+  EXPECT_TRUE(Must(fs_.List(volume)).empty());
+  EXPECT_EQ(fs_.List(std::string(volume) + "none").status().code(), Code::kNotFound);
+}
+
 TEST_F(WinFileTest, RelativePathsAreFollowedFromTheCurrentFolder) {
   Create("a");
   const std::filesystem::path before = std::filesystem::current_path();
@@ -198,6 +232,63 @@ TEST_F(WinFileTest, RenamesAreWrittenThroughAndReplaceOnlyWhenTheyMay) {
   FIRN_EXPECT_OK(fs_.Rename(folder_ / "b", folder_ / "c"));
   EXPECT_EQ(flags, (std::vector<DWORD>{MOVEFILE_WRITE_THROUGH,
                                        MOVEFILE_WRITE_THROUGH | MOVEFILE_REPLACE_EXISTING}));
+}
+
+// Windows denies access to a target that somebody has open; then it is replaced as POSIX does it.
+TEST_F(WinFileTest, AnOpenTargetIsReplacedUnderTheFeetOfWhoeverHasIt) {
+  Create("a");
+  Create("b");
+  DWORD denied = ERROR_ACCESS_DENIED;
+  calls_.move_file = [&](LPCWSTR, LPCWSTR, DWORD) { return FailWith(denied); };
+  std::wstring name;
+  DWORD flags = 0, answer = ERROR_SUCCESS;
+  int asked = 0;
+  calls_.set_information = [&](HANDLE, FILE_INFO_BY_HANDLE_CLASS kind, LPVOID in, DWORD size) {
+    EXPECT_EQ(kind, kFileRenameInfoEx);
+    const auto* const info = static_cast<const FILE_RENAME_INFO*>(in);
+    EXPECT_GT(size, offsetof(FILE_RENAME_INFO, FileName) + info->FileNameLength);
+    flags = info->Flags;
+    name.assign(info->FileName, info->FileNameLength / sizeof(wchar_t));
+    ++asked;
+    return answer == ERROR_SUCCESS ? TRUE : FailWith(answer);
+  };
+  FIRN_EXPECT_OK(fs_.Rename(folder_ / "a", folder_ / "b"));
+  EXPECT_EQ(name, Must(WidePath(folder_ / "b")));
+  EXPECT_EQ(flags, static_cast<DWORD>(FILE_RENAME_FLAG_REPLACE_IF_EXISTS |
+                                      FILE_RENAME_FLAG_POSIX_SEMANTICS));
+  // Where that is not offered, the first answer stands.
+  answer = ERROR_INVALID_PARAMETER;
+  EXPECT_EQ(fs_.Rename(folder_ / "a", folder_ / "b").os_code(), ERROR_ACCESS_DENIED);
+  denied = ERROR_SHARING_VIOLATION;
+  EXPECT_EQ(fs_.Rename(folder_ / "a", folder_ / "b").code(), Code::kFileInUse);
+  EXPECT_EQ(asked, 3);
+  // Nothing else is tried a second time, and what must not replace never does.
+  EXPECT_EQ(fs_.RenameNew(folder_ / "a", folder_ / "b").code(), Code::kFileInUse);
+  denied = ERROR_DISK_FULL;
+  EXPECT_EQ(fs_.Rename(folder_ / "a", folder_ / "b").code(), Code::kDiskFull);
+  EXPECT_EQ(asked, 3);
+}
+
+// A wait may fail before the transfer is over. Its OVERLAPPED is on the stack, and the kernel's.
+TEST_F(WinFileTest, ABlockingTransferIsNotLeftBeforeTheSystemHasLetGoOfIt) {
+  auto file = Create("a");
+  OVERLAPPED* held = nullptr;
+  calls_.write_file = [&](HANDLE, LPCVOID, DWORD, LPDWORD, LPOVERLAPPED overlapped) {
+    overlapped->Internal = STATUS_PENDING;
+    held = overlapped;
+    return FailWith(ERROR_IO_PENDING);
+  };
+  int waits = 0;
+  calls_.get_overlapped_result = [&](HANDLE, LPOVERLAPPED overlapped, LPDWORD bytes, BOOL wait) {
+    EXPECT_EQ(overlapped, held);
+    EXPECT_TRUE(wait);
+    if (++waits < 3) return FailWith(ERROR_NOT_ENOUGH_MEMORY);
+    overlapped->Internal = 0;
+    *bytes = 10;
+    return TRUE;
+  };
+  FIRN_EXPECT_OK(file->WriteAt(0, random_.Bytes(10)));
+  EXPECT_EQ(waits, 3);
 }
 
 TEST_F(WinFileTest, ReservingSpaceNeverCutsAFileOff) {

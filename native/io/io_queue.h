@@ -2,8 +2,8 @@
 //
 // An IoQueue belongs to one thread: it is not thread-safe and its completions come only from Wait.
 // Up to `depth` requests may be in flight; Submit beyond that is a programming error. Buffers
-// belong to the caller and must live until their completion has been taken. A request completes
-// once, whole: short transfers are resumed inside, and a read past the end of the file is
+// and files belong to the caller and must live until their completion has been taken. A request
+// completes once, whole: short transfers are resumed inside, and a read past the end of the file is
 // kDiskTruncated. Destroying a queue waits for what is in flight.
 //
 // On Linux it is io_uring, or a few threads with pread and pwrite where the kernel refuses io_uring

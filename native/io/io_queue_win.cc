@@ -12,6 +12,11 @@ namespace firn {
 
 namespace {
 
+// NT_WARNING: neither a success nor an error of the kernel's (STATUS_VERIFY_REQUIRED of a device).
+bool IsWarning(const OVERLAPPED& overlapped) {
+  return static_cast<uint32_t>(overlapped.Internal) >> 30 == 2;
+}
+
 // The system can't keep so much in flight: what fits when something else is done.
 bool IsShortage(DWORD error) {
   return error == ERROR_NO_SYSTEM_RESOURCES || error == ERROR_WORKING_SET_QUOTA ||
@@ -46,12 +51,11 @@ class CompletionQueue final : public IoQueue {
   ~CompletionQueue() override {
     {
       std::unique_lock lock(mutex_);
+      stopping_ = true;
       for (Slot& slot : slots_) {
-        if (slot.in_kernel && slot.state.request.op == IoRequest::Op::kRead) {
-          server_->calls().cancel_io(slot.file, &slot);
-        }
+        if (slot.in_kernel && IsRead(slot)) server_->calls().cancel_io(slot.file, &slot);
       }
-      done_signal_.wait(lock, [&] { return done_.size() == in_flight_; });
+      done_signal_.wait(lock, [&] { return done_.size() == in_flight_ && !is_served_; });
     }
     server_->Leave();
   }
@@ -62,7 +66,7 @@ class CompletionQueue final : public IoQueue {
     Slot* slot = nullptr;
     {
       std::lock_guard lock(mutex_);
-      assert(!free_.empty());
+      assert(in_flight_ < slots_.size());
       slot = free_.back();
       free_.pop_back();
       ++in_flight_;
@@ -70,7 +74,11 @@ class CompletionQueue final : public IoQueue {
     slot->state = TransferState{request};
     slot->file = reinterpret_cast<HANDLE>(request.file->native_handle());
     Status status;
-    if (!Issue(slot, &status)) Finish(slot, std::move(status));
+    if (Issue(slot, &status) == Issued::kOver) {
+      Finish(slot, std::move(status));
+      // For a moment this one was in the kernel, and others may have waited for its packet.
+      IssueDeferred();
+    }
     return Status::Ok();
   }
 
@@ -93,37 +101,69 @@ class CompletionQueue final : public IoQueue {
 
   // A packet for the slot has come. On the server's thread.
   void Complete(Slot* slot) {
-    Slot* deferred = nullptr;
     {
       std::lock_guard lock(mutex_);
       slot->in_kernel = false;
       --in_kernel_;
-      if (!deferred_.empty()) {
-        deferred = deferred_.back();
-        deferred_.pop_back();
-      }
+      is_served_ = true;
     }
     Status status;
-    const bool done = slot->state.Advance(ResultOf(slot), &status) || !Issue(slot, &status);
-    if (deferred != nullptr) {
-      Status deferred_status;
-      if (!Issue(deferred, &deferred_status)) Finish(deferred, std::move(deferred_status));
+    if (slot->state.Advance(ResultOf(slot), &status) || Issue(slot, &status) == Issued::kOver) {
+      Finish(slot, std::move(status));
     }
-    // Last, for the queue may be gone when its last request is finished.
-    if (done) Finish(slot, std::move(status));
+    IssueDeferred();
+    // Last: the queue may be gone as soon as this is said and the mutex is free.
+    std::lock_guard lock(mutex_);
+    is_served_ = false;
+    done_signal_.notify_one();
   }
 
  private:
-  // Bytes moved, or the error negated.
+  enum class Issued : uint8_t {
+    kTaken,     // a packet will come
+    kDeferred,  // it waits in deferred_ for room, and something of this queue is in the kernel
+    kOver
+  };
+
+  static bool IsRead(const Slot& slot) { return slot.state.request.op == IoRequest::Op::kRead; }
+
+  // Bytes moved, or the error negated. The call only reads the OVERLAPPED, as a packet has come.
   int64_t ResultOf(Slot* slot) const {
     DWORD bytes = 0;
     if (server_->calls().get_overlapped_result(slot->file, slot, &bytes, FALSE)) return bytes;
     return -static_cast<int64_t>(GetLastError());
   }
 
-  // Hands what is left of the slot's request to the system. True when a packet will come for it, or
-  // it waits for room; false when it is over, with its fate in `status`.
-  bool Issue(Slot* slot, Status* status) {
+  // Whether the slot, which is about to be handed to the system, should be. `alone` is whether
+  // nothing else of this queue is there.
+  bool EnterKernel(Slot* slot, bool* alone) {
+    std::lock_guard lock(mutex_);
+    if (stopping_ && IsRead(*slot)) return false;
+    slot->in_kernel = true;
+    *alone = ++in_kernel_ == 1;
+    return true;
+  }
+
+  // The system has refused the slot. True if it waits for room now.
+  bool LeaveKernel(Slot* slot, bool has_no_room) {
+    std::lock_guard lock(mutex_);
+    slot->in_kernel = false;
+    --in_kernel_;
+    if (!has_no_room || in_kernel_ == 0) return false;
+    deferred_.push_back(slot);
+    return true;
+  }
+
+  // A read that went to the system while the queue's end looked for reads to cancel.
+  void CancelIfStopping(Slot* slot) {
+    std::lock_guard lock(mutex_);
+    if (stopping_ && slot->in_kernel && IsRead(*slot)) {
+      server_->calls().cancel_io(slot->file, slot);
+    }
+  }
+
+  // Hands what is left of the slot's request to the system; its fate is in `status` if it is over.
+  Issued Issue(Slot* slot, Status* status) {
     while (true) {
       const IoRequest& request = slot->state.request;
       const uint64_t offset = request.offset + slot->state.done;
@@ -132,28 +172,48 @@ class CompletionQueue final : public IoQueue {
       slot->OffsetHigh = static_cast<DWORD>(offset >> 32);
       uint8_t* const data = request.data + slot->state.done;
       const DWORD length = request.length - slot->state.done;
-      {
-        std::lock_guard lock(mutex_);
-        slot->in_kernel = true;
-        ++in_kernel_;
+      const bool is_read = IsRead(*slot);
+      bool alone = true;
+      if (!EnterKernel(slot, &alone)) {
+        slot->state.Advance(-static_cast<int64_t>(ERROR_OPERATION_ABORTED), status);
+        return Issued::kOver;
       }
       const WinCalls& calls = server_->calls();
-      const BOOL taken = request.op == IoRequest::Op::kRead
-                             ? calls.read_file(slot->file, data, length, nullptr, slot)
-                             : calls.write_file(slot->file, data, length, nullptr, slot);
+      const BOOL taken = is_read ? calls.read_file(slot->file, data, length, nullptr, slot)
+                                 : calls.write_file(slot->file, data, length, nullptr, slot);
       const DWORD error = taken ? ERROR_SUCCESS : GetLastError();
-      if (taken || error == ERROR_IO_PENDING) return true;
-      {
-        std::lock_guard lock(mutex_);
-        slot->in_kernel = false;
-        --in_kernel_;
-        if (IsShortage(error) && in_kernel_ > 0) {
-          deferred_.push_back(slot);
-          return true;
-        }
+      // Once it is taken, another thread may have finished the slot already. Only the memory is
+      // sure to be there, which is why nothing but the queue's own list is looked at below.
+      if (taken || error == ERROR_IO_PENDING || IsWarning(*slot)) {
+        CancelIfStopping(slot);
+        return Issued::kTaken;
       }
-      if (slot->state.Advance(-static_cast<int64_t>(error), status)) return false;
+      const bool has_no_room = IsShortage(error);
+      if (LeaveKernel(slot, has_no_room)) return Issued::kDeferred;
+      if (has_no_room && !alone) continue;  // what took the room is done meanwhile
+      if (slot->state.Advance(-static_cast<int64_t>(error), status)) return Issued::kOver;
     }
+  }
+
+  // As many as the system has room for now. Where nothing is in the kernel any more it either takes
+  // one or refuses it for good. Whoever takes the last one out of the kernel calls this, so none is
+  // left waiting for a packet that never comes.
+  void IssueDeferred() {
+    while (Slot* const slot = TakeDeferred()) {
+      Status status;
+      const Issued issued = Issue(slot, &status);
+      if (issued == Issued::kDeferred) return;
+      if (issued == Issued::kOver) Finish(slot, std::move(status));
+    }
+  }
+
+  // Null if none waits.
+  Slot* TakeDeferred() {
+    std::lock_guard lock(mutex_);
+    if (deferred_.empty()) return nullptr;
+    Slot* const slot = deferred_.front();
+    deferred_.erase(deferred_.begin());
+    return slot;
   }
 
   void Finish(Slot* slot, Status status) {
@@ -168,10 +228,12 @@ class CompletionQueue final : public IoQueue {
   mutable std::mutex mutex_;
   std::condition_variable done_signal_;
   std::vector<Slot*> free_;
-  std::vector<Slot*> deferred_;  // submitted, and waiting for the system to have room
+  std::vector<Slot*> deferred_;  // submitted, and waiting for the system to have room, oldest first
   std::vector<IoCompletion> done_;
   uint32_t in_flight_ = 0;  // submitted and not taken
   uint32_t in_kernel_ = 0;
+  bool stopping_ = false;
+  bool is_served_ = false;  // the server's thread is in Complete
 };
 
 }  // namespace
@@ -179,7 +241,14 @@ class CompletionQueue final : public IoQueue {
 CompletionServer::CompletionServer(const WinCalls& calls)
     : calls_(calls), port_(CreateIoCompletionPort(INVALID_HANDLE_VALUE, nullptr, 0, 1)) {}
 
+// Without the port, the call in Join would make one of its own for each file.
+Status CompletionServer::Check() const {
+  if (port_.ok()) return Status::Ok();
+  return Status::Error(Code::kInternal, "the system has no completion port for this process");
+}
+
 Status CompletionServer::Join(HANDLE file, const std::string& path) {
+  FIRN_RETURN_IF_ERROR(Check());
   if (CreateIoCompletionPort(file, port_.get(), 0, 0) != nullptr) return Status::Ok();
   return LastError(Code::kInternal, "join completion port", path);
 }
@@ -193,7 +262,7 @@ void CompletionServer::Leave() {
   std::lock_guard lock(mutex_);
   if (--users_ > 0) return;
   // A packet without an OVERLAPPED is nobody's completion.
-  PostQueuedCompletionStatus(port_.get(), 0, 0, nullptr);
+  while (!PostQueuedCompletionStatus(port_.get(), 0, 0, nullptr)) Sleep(1);
   thread_.join();
 }
 
@@ -220,6 +289,7 @@ void CompletionServer::Serve() {
 }
 
 Result<std::unique_ptr<IoQueue>> NewCompletionQueue(CompletionServer* server, uint32_t depth) {
+  FIRN_RETURN_IF_ERROR(server->Check());
   return std::unique_ptr<IoQueue>(new CompletionQueue(server, depth));
 }
 

@@ -8,8 +8,16 @@
 // take a reopened handle for each pair of queue and file, and what holds a disk image open decides
 // who else may open it.
 //
-// A packet comes for each request that the system took, whether it was done at once or later; a
-// request that it refused at once gets none.
+// A packet comes for each request that the system took, whether it was done at once or later, and
+// for one that it refused with a warning; a request that it refused with an error gets none. The
+// mode in which a request that is done at once has no packet (FILE_SKIP_COMPLETION_PORT_ON_SUCCESS)
+// is left alone: unbuffered transfers are hardly ever done at once, buffered ones would then be
+// finished on the submitter's thread in the middle of Submit, and handles that come from
+// virtdisk.dll belong to a driver that makes no promise about it.
+//
+// An OVERLAPPED, and the buffer behind it, is the kernel's until its packet has been taken from the
+// port; cancelling only brings that packet sooner (with ERROR_OPERATION_ABORTED, or with what the
+// transfer had come to). So nothing is freed because CancelIoEx was called.
 #ifndef FIRN_IO_IO_QUEUE_WIN_H_
 #define FIRN_IO_IO_QUEUE_WIN_H_
 
@@ -31,6 +39,9 @@ class CompletionServer {
   CompletionServer& operator=(const CompletionServer&) = delete;
 
   const WinCalls& calls() const { return calls_; }
+
+  // kInternal if the system gave no port.
+  Status Check() const;
 
   // Before the first request of a queue on the handle; once for each handle, which must have been
   // opened for overlapped I/O.

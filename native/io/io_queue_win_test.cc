@@ -181,6 +181,133 @@ TEST_F(CompletionQueueTest, DestroyingAQueueEndsReadsThatHang) {
   EXPECT_EQ(hanging, 0);
 }
 
+// The system gives nothing any more while requests wait for room: each is told, none is forgotten.
+TEST_F(CompletionQueueTest, NothingIsLeftWaitingWhenTheLastUnderWayIsDone) {
+  std::atomic<bool> full = false, submitted = false;
+  calls_.read_file = [&](HANDLE file, LPVOID data, DWORD length, LPDWORD done,
+                         LPOVERLAPPED overlapped) {
+    if (full.exchange(true)) return FailWith(ERROR_NO_SYSTEM_RESOURCES);
+    return ::ReadFile(file, data, length, done, overlapped);
+  };
+  calls_.get_completions = [&](HANDLE port, LPOVERLAPPED_ENTRY entries, ULONG room, PULONG count,
+                               DWORD timeout, BOOL alertable) {
+    while (!submitted) Sleep(1);
+    return ::GetQueuedCompletionStatusEx(port, entries, room, count, timeout, alertable);
+  };
+  Start();
+  for (uint32_t i = 0; i < 5; ++i) Submit(Op::kRead, i, i);
+  submitted = true;
+  const std::vector<IoCompletion> completions = WaitAll();
+  ASSERT_EQ(completions.size(), 5u);
+  for (const IoCompletion& done : completions) {
+    if (done.tag == 0) {
+      FIRN_EXPECT_OK(done.status);
+      ExpectRead(0, 0);
+    } else {
+      EXPECT_EQ(done.status.os_code(), ERROR_NO_SYSTEM_RESOURCES);
+      EXPECT_TRUE(done.status.retryable());
+    }
+  }
+  queue_.reset();
+}
+
+// A device may answer with a warning, neither success nor error: the call says that it failed, and
+// a packet comes all the same.
+TEST_F(CompletionQueueTest, ARequestRefusedWithAWarningCompletesOnceByItsPacket) {
+  std::mutex mutex;
+  std::vector<OVERLAPPED*> packets;
+  calls_.read_file = [&](HANDLE, LPVOID, DWORD, LPDWORD, LPOVERLAPPED overlapped) {
+    overlapped->Internal = 0x80000016;  // STATUS_VERIFY_REQUIRED
+    std::lock_guard lock(mutex);
+    packets.push_back(overlapped);
+    return FailWith(ERROR_MEDIA_CHANGED);
+  };
+  calls_.get_overlapped_result = [](HANDLE, LPOVERLAPPED, LPDWORD, BOOL) {
+    return FailWith(ERROR_MEDIA_CHANGED);
+  };
+  std::atomic<int> given = 0;
+  calls_.get_completions = [&](HANDLE port, LPOVERLAPPED_ENTRY entries, ULONG room, PULONG count,
+                               DWORD, BOOL alertable) -> BOOL {
+    while (true) {
+      {
+        std::lock_guard lock(mutex);
+        if (!packets.empty()) {
+          entries[0] = {};
+          entries[0].lpOverlapped = packets.back();
+          packets.pop_back();
+          ++given;
+          *count = 1;
+          return TRUE;
+        }
+      }
+      if (::GetQueuedCompletionStatusEx(port, entries, room, count, 1, alertable)) return TRUE;
+    }
+  };
+  Start();
+  for (uint32_t i = 0; i < 3; ++i) Submit(Op::kRead, i, i);
+  const std::vector<IoCompletion> completions = WaitAll();
+  ASSERT_EQ(completions.size(), 3u);
+  EXPECT_EQ(given, 3);
+  for (const IoCompletion& done : completions) {
+    EXPECT_EQ(done.status.os_code(), ERROR_MEDIA_CHANGED);
+  }
+  queue_.reset();
+}
+
+// A read that goes on after a short transfer while its queue ends, and then hangs.
+TEST_F(CompletionQueueTest, AReadThatIsResumedWhileItsQueueEndsIsCancelledToo) {
+  std::mutex mutex;
+  std::vector<OVERLAPPED*> packets;
+  std::atomic<int> calls = 0, cancels = 0;
+  std::atomic<bool> ending = false;
+  const auto put = [&](OVERLAPPED* overlapped) {
+    std::lock_guard lock(mutex);
+    packets.push_back(overlapped);
+  };
+  calls_.read_file = [&](HANDLE, LPVOID, DWORD, LPDWORD, LPOVERLAPPED overlapped) {
+    if (calls++ == 0) {
+      put(overlapped);
+    } else {
+      // The queue looks for what it should cancel before this call has reached the system.
+      while (cancels == 0) Sleep(1);
+    }
+    return FailWith(ERROR_IO_PENDING);
+  };
+  calls_.cancel_io = [&](HANDLE, LPOVERLAPPED overlapped) {
+    if (cancels++ == 0) return FailWith(ERROR_NOT_FOUND);
+    put(overlapped);
+    return TRUE;
+  };
+  calls_.get_overlapped_result = [&](HANDLE, LPOVERLAPPED, LPDWORD bytes, BOOL) {
+    if (cancels > 0) return FailWith(ERROR_OPERATION_ABORTED);
+    *bytes = kBlock / 2;
+    return TRUE;
+  };
+  calls_.get_completions = [&](HANDLE port, LPOVERLAPPED_ENTRY entries, ULONG room, PULONG count,
+                               DWORD, BOOL alertable) -> BOOL {
+    while (true) {
+      {
+        std::lock_guard lock(mutex);
+        if (ending && !packets.empty()) {
+          entries[0] = {};
+          entries[0].lpOverlapped = packets.back();
+          packets.pop_back();
+          *count = 1;
+          return TRUE;
+        }
+      }
+      if (::GetQueuedCompletionStatusEx(port, entries, room, count, 1, alertable)) return TRUE;
+    }
+  };
+  Start();
+  Submit(Op::kRead, 0, 0);
+  ending = true;
+  while (calls < 2) Sleep(1);
+  queue_.reset();
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(cancels, 2);
+}
+
 // One port and its thread serve all queues; a queue gets its own completions alone.
 TEST_F(CompletionQueueTest, QueuesOfSeveralThreadsShareTheFilesAndThePort) {
   Start();

@@ -9,7 +9,13 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { ADDON, SAMPLES, windowsNode, windowsPath } from '../../scripts/windows-tools.mjs';
+import {
+  ADDON,
+  SAMPLES,
+  shareFolder,
+  windowsNode,
+  windowsPath,
+} from '../../scripts/windows-tools.mjs';
 import { copyDisk } from '../../src/jobs/copy.js';
 import { diskContent, sha256 } from '../helpers/disks.js';
 import { type Finished, firn, jsonLines, MAIN } from '../helpers/firn.js';
@@ -169,6 +175,139 @@ describe.runIf(enabled)('Firn for Windows', { timeout: 300_000 }, () => {
       expect(sha256(await readFile(a))).toBe(sha256(await readFile(b)));
     },
   );
+
+  test('a sealed repository is read and added to on the other system', async () => {
+    const passwordFile = path.join(folder, 'passphrase');
+    await writeFile(passwordFile, 'correct horse battery staple\n');
+    const key = ['--password-file', passwordFile];
+    const keyThere = ['--password-file', windowsPath(passwordFile)];
+    const made = {
+      here: path.join(folder, 'sealed-here'),
+      there: path.join(folder, 'sealed-there'),
+    };
+    expect(await firn([...key, 'init', made.here, '--sealed'])).toMatchObject({ status: 0 });
+    expect(firnThere(...keyThere, 'init', windowsPath(made.there), '--sealed')).toMatchObject({
+      status: 0,
+    });
+    for (const repo of [made.here, made.there]) {
+      // One system adds a point, the other finds all of it there and adds the next.
+      const hereArguments = [...key, '-r', repo];
+      const thereArguments = [...keyThere, '-r', windowsPath(repo)];
+      const fromThere = firnThere(
+        ...thereArguments,
+        'backup',
+        '-d',
+        windowsPath(image),
+        '--vm',
+        'a',
+      );
+      expect(fromThere, fromThere.stderr).toMatchObject({ status: 0 });
+      const fromHere = await firn([...hereArguments, 'backup', '-d', image, '--vm', 'b']);
+      expect(fromHere, fromHere.stderr).toMatchObject({ status: 0 });
+      const verify = firnThere(...thereArguments, 'verify', '--read-data');
+      expect(verify, verify.stderr).toMatchObject({ status: 0 });
+      const [a, b] = [`${repo}.a.raw`, `${repo}.b.raw`];
+      expect(await firn([...hereArguments, 'restore', 'latest:a', '--to', a])).toMatchObject({
+        status: 0,
+      });
+      const back = firnThere(...thereArguments, 'restore', 'latest:b', '--to', windowsPath(b));
+      expect(back, back.stderr).toMatchObject({ status: 0 });
+      for (const target of [a, b]) expect(sha256(await diskContent(target))).toBe(sha256(content));
+    }
+    const wrong = firnThere('-r', windowsPath(made.here), 'verify');
+    expect(wrong.status).not.toBe(0);
+    expect(wrong.stderr).toContain('ERR_KEY_REQUIRED');
+  });
+
+  test('a repository on a share, a disk in another case, and slashes of either kind are found', async () => {
+    await mkdir(path.join(folder, 'share'));
+    const share = shareFolder(path.join(folder, 'share'));
+    try {
+      const repo = `${share.path}\\repository`;
+      expect(firnThere('init', repo)).toMatchObject({ status: 0 });
+      const disk = windowsPath(image).replace('disk.vhdx', 'DISK.vhdX').replaceAll('\\', '/');
+      const backup = firnThere(
+        '-r',
+        repo.replaceAll('\\', '/'),
+        'backup',
+        '-d',
+        disk,
+        '--vm',
+        'vm',
+      );
+      expect(backup, backup.stderr).toMatchObject({ status: 0 });
+      const target = path.join(folder, 'share', 'back.raw');
+      const restore = firnThere(
+        '-r',
+        repo,
+        'restore',
+        'latest:vm',
+        '--to',
+        `${share.path}\\back.raw`,
+      );
+      expect(restore, restore.stderr).toMatchObject({ status: 0 });
+      expect(sha256(await readFile(target))).toBe(sha256(content));
+      const verify = await firn(['-r', path.join(folder, 'share', 'repository'), 'verify']);
+      expect(verify, verify.stderr).toMatchObject({ status: 0 });
+    } finally {
+      share.remove();
+    }
+  });
+
+  test('a disk that another program has for itself is in use, and worth another try', async () => {
+    const repo = `${there}\\locks`;
+    const locked = path.join(folder, 'locked.raw');
+    await writeFile(locked, content.subarray(0, MIB));
+    expect(firnThere('init', repo)).toMatchObject({ status: 0 });
+    const backup = ['-r', repo, '--json', 'backup', '-d', windowsPath(locked), '--vm', 'vm'];
+    // 0x10000000 is UV_FS_O_EXLOCK: opened without sharing, as Hyper-V has the disk that a machine writes to.
+    const script = `
+      const { openSync, closeSync, constants } = require('node:fs');
+      const { spawnSync } = require('node:child_process');
+      const file = openSync(${JSON.stringify(windowsPath(locked))}, constants.O_RDWR | 0x10000000);
+      const { status, stderr } = spawnSync(process.execPath, ${JSON.stringify([MAIN, ...backup])}, { encoding: 'utf8' });
+      closeSync(file);
+      console.log(JSON.stringify({ status, stderr }));`;
+    const { status, stderr } = JSON.parse(windowsNode(['-e', script]).stdout);
+    expect(status).not.toBe(0);
+    expect(stderr).toContain('ERR_FILE_IN_USE');
+    expect(stderr).toMatch(/"retryable":\s*true/);
+    expect(firnThere(...backup)).toMatchObject({ status: 0 });
+  });
+
+  // virtdisk.dll is the stand-in for it there (native/disk/virtdisk_stand_in), which reads what it says from a file beside the disk.
+  test("the system's own driver for disks is asked through the engine and the command line", async () => {
+    const disk = path.join(folder, 'frozen.avhdx');
+    await writeFile(disk, content.subarray(0, MIB));
+    const answers = `size ${MIB} sector 512 id rctX:7 range 8192 4096 range 65536 1`;
+    await writeFile(`${disk}.stand-in`, answers);
+    const inspect = (...flags: string[]) =>
+      firnThere('--json', 'inspect', windowsPath(disk), '--driver', ...flags);
+    const told = inspect('--changed-since', 'rctX:7');
+    expect(told, told.stderr).toMatchObject({ status: 0 });
+    expect(JSON.parse(told.stdout)).toMatchObject({
+      identity: { format: 'vhdx', kind: 'differencing', sizeBytes: MIB },
+      tracking: { enabled: true, newerChanges: true, mostRecentId: 'rctX:7' },
+      changes: {
+        since: 'rctX:7',
+        ranges: [
+          [8192, 4096],
+          [65536, 4096],
+        ],
+      },
+    });
+    expect(inspect('--changed-since', 'rctX:1').stderr).toContain('ERR_SOURCE_CHANGED');
+    const script = `
+      const { createHash } = require('node:crypto');
+      require(process.env.FIRN_ADDON).openDriverDisk(${JSON.stringify(windowsPath(disk))}).then(async (disk) => {
+        console.log(createHash('sha256').update(await disk.read(0, ${MIB})).digest('hex'));
+        disk.close();
+      });`;
+    const read = windowsNode(['-e', script]);
+    expect(read.stdout.trim(), read.stderr).toBe(sha256(content.subarray(0, MIB)));
+    const here = await firn(['inspect', disk, '--driver']);
+    expect(here.stderr).toContain('ERR_UNSUPPORTED');
+  });
 
   test('what is not there and what names a device is told with its code', async () => {
     const repo = `${there}\\codes`;
