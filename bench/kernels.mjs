@@ -59,7 +59,7 @@ async function finishedSession(binding, folder) {
   const { identity } = disk;
   disk.close();
   const session = binding.startCopy({
-    tuning: { workers: 1, memoryBytes: 64 * MIB, io: 'auto', backend: 'auto' },
+    tuning: { workers: 1, memoryBytes: 64 * MIB, io: 'auto', backend: 'auto', bytesPerSecond: 0 },
     source: { path, open },
     target: { path: join(folder, 'target.raw'), identity, parentPath: '' },
     overwrite: false,

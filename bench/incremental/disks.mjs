@@ -26,7 +26,6 @@ export async function makeDataDisk(path, bytes, seed) {
     tuning: resolveTuning(),
     path,
     bytes,
-    bytesPerSecond: 0,
     data: { seed, entropy: ENTROPY, duplicates: 0 },
   }).done;
 }

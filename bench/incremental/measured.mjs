@@ -46,7 +46,6 @@ export async function readUnbuffered(path) {
     position: 0,
     warmUpMs: 0,
     runMs: LONGER_THAN_ANY_READ_MS,
-    bytesPerSecond: 0,
     sliceMs: 100,
     data: { seed: 0, entropy: 1, duplicates: 0 },
   }).done;

@@ -2,14 +2,20 @@
  * The tools that are compared, each as the commands it needs for the same work.
  *
  * Every tool runs with its own defaults except where the comparison needs it otherwise: a cache and
- * configuration folder of its own inside the scratch folder, and the codec. restic has no way to
- * leave encryption out; borg and Firn run without. A backup tool stores the VHDX file; Firn stores
- * the disk that is in it. Each restores what it stored.
+ * configuration folder of its own inside the scratch folder, and the codec. What other tools are
+ * told stands in src/bench/peer-commands.ts, for `firn bench --peers` as well. A backup tool stores
+ * the VHDX file; Firn stores the disk that is in it. Each restores what it stored.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import {
+  borg as borgProgram,
+  cp,
+  qemuImgConvert,
+  restic as resticProgram,
+} from '../../dist/bench/peer-commands.js';
 
 /** What the disk under test is called at each backup, whatever its content is by then. */
 export const DISK_NAME = 'disk.vhdx';
@@ -57,27 +63,15 @@ function firn(codec) {
 }
 
 /** @returns {BackupContender} */
-function restic(scratch) {
-  const env = {
-    RESTIC_PASSWORD: 'benchmark',
-    RESTIC_CACHE_DIR: join(scratch, 'restic-cache'),
-  };
-  const command = (repository, ...args) => ({
-    program: 'restic',
-    args: ['--quiet', '--repo', repository, ...args],
-    env,
-  });
+function peer(id, tool, label, program) {
   return {
-    id: 'restic',
-    tool: 'restic',
-    label: 'restic',
-    init: (repository) => command(repository, 'init'),
-    backup: (repository, disk) => ({
-      ...command(repository, 'backup', basename(disk)),
-      cwd: dirname(disk),
-    }),
-    restore: (repository, _name, folder) => ({
-      command: command(repository, 'restore', 'latest', '--target', folder),
+    id,
+    tool,
+    label,
+    init: program.init,
+    backup: program.backup,
+    restore: (repository, name, folder) => ({
+      command: program.restore(repository, name, folder),
       output: join(folder, DISK_NAME),
       form: 'file',
     }),
@@ -85,35 +79,16 @@ function restic(scratch) {
 }
 
 /** @returns {BackupContender} */
+function restic(scratch) {
+  const home = join(scratch, 'restic-cache');
+  return peer('restic', 'restic', 'restic', resticProgram(home));
+}
+
+/** @returns {BackupContender} */
 function borg(codec, scratch) {
-  const env = {
-    BORG_BASE_DIR: join(scratch, `borg-${codec}`),
-    BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: 'yes',
-    BORG_RELOCATED_REPO_ACCESS_IS_OK: 'yes',
-  };
-  mkdirSync(env.BORG_BASE_DIR, { recursive: true });
-  return {
-    id: `borg-${codec}`,
-    tool: 'borg',
-    label: `borg ${codec}`,
-    init: (repository) => ({ program: 'borg', args: ['init', '-e', 'none', repository], env }),
-    backup: (repository, disk, name) => ({
-      program: 'borg',
-      args: ['create', '-C', codec, `${repository}::${name}`, basename(disk)],
-      cwd: dirname(disk),
-      env,
-    }),
-    restore: (repository, name, folder) => ({
-      command: {
-        program: 'borg',
-        args: ['extract', '--sparse', `${repository}::${name}`],
-        cwd: folder,
-        env,
-      },
-      output: join(folder, DISK_NAME),
-      form: 'file',
-    }),
-  };
+  const home = join(scratch, `borg-${codec}`);
+  mkdirSync(home, { recursive: true });
+  return peer(`borg-${codec}`, 'borg', `borg ${codec}`, borgProgram(home, codec));
 }
 
 /** Tools that keep a repository, Firn first. */
@@ -136,17 +111,14 @@ export function copyContenders() {
       id: 'qemu-img',
       tool: 'qemu-img',
       label: 'qemu-img convert',
-      copy: (source, target) => ({
-        program: 'qemu-img',
-        args: ['convert', '-W', '-m', '16', '-O', 'raw', source, target],
-      }),
+      copy: qemuImgConvert,
       form: 'raw',
     },
     {
       id: 'cp',
       tool: 'cp',
       label: 'cp (the VHDX file)',
-      copy: (source, target) => ({ program: 'cp', args: ['--sparse=always', source, target] }),
+      copy: cp,
       form: 'file',
     },
   ];

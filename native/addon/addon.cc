@@ -11,10 +11,12 @@
 #include "addon/bench.h"
 #include "addon/collect.h"
 #include "addon/convert.h"
+#include "addon/driver.h"
 #include "addon/scrub.h"
 #include "addon/session.h"
 #include "addon/stream.h"
 #include "disk/disk_writer.h"
+#include "io/core_files.h"
 #include "io/io_queue.h"
 #include "pipeline/map_disk.h"
 
@@ -68,6 +70,10 @@ Napi::Value Cpu(const Napi::CallbackInfo& info) {
   cpu.Set("features", features);
   cpu.Set("uring", FileSystem::Default().NewQueue({.depth = 1, .backend = IoBackend::kUring}).ok());
   return cpu;
+}
+
+Napi::Value ForbidCore(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), ForbidCoreFiles());
 }
 
 Napi::Value HashBytes(const Napi::CallbackInfo& info) {
@@ -142,6 +148,18 @@ Napi::Value OpenDiskFile(const Napi::CallbackInfo& info) {
       [path = StringArgument(info, 0), options, disk]() -> Status {
         FIRN_ASSIGN_OR_RETURN(std::unique_ptr<Disk> opened,
                               Disk::Open(FileSystem::Default(), path, options));
+        *disk = std::move(opened);
+        return Status::Ok();
+      },
+      [disk](Napi::Env env) -> Napi::Value { return WrapDisk(env, *disk, (*disk)->identity()); });
+}
+
+Napi::Value OpenDriverDisk(const Napi::CallbackInfo& info) {
+  auto disk = std::make_shared<std::shared_ptr<Disk>>();
+  return RunAsync(
+      info.Env(),
+      [path = StringArgument(info, 0), disk]() -> Status {
+        FIRN_ASSIGN_OR_RETURN(std::unique_ptr<Disk> opened, OpenThroughDriver(path));
         *disk = std::move(opened);
         return Status::Ok();
       },
@@ -311,6 +329,9 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
       {"inspectDisk", InspectDiskFile},
       {"openDisk", OpenDiskFile},
       {"createDisk", CreateDisk},
+      {"openDriverDisk", OpenDriverDisk},
+      {"driverTracking", AskDriverTracking},
+      {"driverChanges", QueryDriverChanges},
       {"layerChanges", ReadChangesOfLayers},
       {"openMap", OpenMap},
       {"indexInfo", IndexInfo},
@@ -333,6 +354,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
       {"startWriteHave", StartWriteHave},
       {"startReadHave", StartReadHave},
       {"newPipe", NewPipeEnds},
+      {"forbidCoreFiles", ForbidCore},
       {"startScrub", StartScrub},
       {"startTrace", StartTrace},
       {"startIoScan", StartIoScan},

@@ -64,7 +64,6 @@ IoScanOptions ToIoScanOptions(const Napi::Object& object) {
   options.position = GetUint(object, "position");
   options.warm_up_ms = GetUint(object, "warmUpMs");
   options.run_ms = GetUint(object, "runMs");
-  options.bytes_per_second = GetUint(object, "bytesPerSecond");
   options.slice_ms = GetUint(object, "sliceMs");
   options.data = ToBenchData(GetObject(object, "data"));
   return options;
@@ -149,7 +148,6 @@ Napi::Value StartMakeData(const Napi::CallbackInfo& info) {
   MakeDataJob::Options options;
   options.path = GetString(object, "path");
   options.bytes = GetUint(object, "bytes");
-  options.bytes_per_second = GetUint(object, "bytesPerSecond");
   options.data = ToBenchData(GetObject(object, "data"));
   auto job = std::make_shared<MakeDataJob>(
       FileSystem::Default(), ToTuning(GetObject(object, "tuning")), std::move(options));

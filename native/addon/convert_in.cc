@@ -221,6 +221,7 @@ Tuning ToTuning(const Napi::Object& object) {
   Tuning tuning;
   tuning.workers = static_cast<uint32_t>(GetUint(object, "workers"));
   tuning.memory_bytes = GetUint(object, "memoryBytes");
+  tuning.bytes_per_second = GetUint(object, "bytesPerSecond");
   tuning.io = GetChoice<IoMode>(
       object, "io",
       {{"auto", IoMode::kAuto}, {"direct", IoMode::kDirect}, {"buffered", IoMode::kBuffered}});

@@ -181,8 +181,10 @@ Napi::Object FromStats(Napi::Env env, const StatsSnapshot& stats) {
   object.Set("workers", Napi::Number::New(env, stats.workers));
   object.Set("backend", stats.backend);
   object.Set("memoryBytes", Number(env, stats.memory_bytes));
-  static constexpr const char* kStageNames[] = {"scan", "hash", "compress", "starved", "blocked"};
+  static constexpr const char* kStageNames[] = {"scan",    "hash",    "compress",
+                                                "starved", "blocked", "limited"};
   Napi::Object stages = Napi::Object::New(env);
+  static_assert(std::size(kStageNames) == kStages);
   for (size_t i = 0; i < kStages; ++i) stages.Set(kStageNames[i], stats.shares[i]);
   stages.Set("source", stats.source_busy);
   stages.Set("target", stats.target_busy);

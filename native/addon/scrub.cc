@@ -76,7 +76,6 @@ Napi::Value StartScrub(const Napi::CallbackInfo& info) {
   ScrubOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.packs = GetPackNames(object, "chosen");
-  options.bytes_per_second = GetUint(object, "bytesPerSecond");
   options.stop_after_ms = GetUint(object, "stopAfterMs");
   auto job = std::make_shared<ScrubJob>(FileSystem::Default(),
                                         ToTuning(GetObject(object, "tuning")), std::move(options));

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "bench/pace.h"
 #include "chunk/page.h"
 #include "io/aligned_buffer.h"
 
@@ -95,11 +94,9 @@ Status MakeDataJob::DoRun() {
   // Reserved at once, so that the file lies in few pieces; where that can't be, it grows.
   const Status reserved = file->Preallocate(0, options_.bytes);
   if (!reserved.ok() && reserved.code() != Code::kUnsupported) return reserved;
-  Pace pace(options_.bytes_per_second);
   for (uint64_t done = 0; done < options_.bytes;) {
-    FIRN_RETURN_IF_ERROR(CheckStopped());
     const uint64_t length = std::min(kWriteBytes, options_.bytes - done);
-    if (pace.WaitTurn(length)) continue;
+    FIRN_RETURN_IF_ERROR(pace_.AwaitTurn(length));
     options_.data.Fill(done, buffer.span().first(length));
     FIRN_RETURN_IF_ERROR(file->WriteAt(done, buffer.span().first(length)));
     done += length;

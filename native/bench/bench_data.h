@@ -41,7 +41,6 @@ class MakeDataJob final : public Job {
   struct Options {
     std::string path = {};
     uint64_t bytes = 0;  // a multiple of kPageBytes
-    uint64_t bytes_per_second = 0;
     BenchData data = {};
   };
   MakeDataJob(FileSystem& fs, const Tuning& tuning, Options options)

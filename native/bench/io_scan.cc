@@ -132,7 +132,6 @@ Status IoScanJob::Measure() {
   slots_.resize(options_.depth);
   free_slots_.resize(options_.depth);
   std::iota(free_slots_.begin(), free_slots_.end(), 0u);
-  pace_ = Pace(options_.bytes_per_second);
   RangeCursor cursor(plan_, options_.block_bytes, options_.position, !options_.cold);
   if (options_.warm_up_ms > 0) {
     Tally ignored;

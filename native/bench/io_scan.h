@@ -17,7 +17,6 @@
 #include "bench/bench_data.h"
 #include "bench/disk_ranges.h"
 #include "bench/latency_histogram.h"
-#include "bench/pace.h"
 #include "disk/disk.h"
 #include "io/aligned_buffer.h"
 #include "io/io_queue.h"
@@ -47,7 +46,6 @@ struct IoScanOptions {
   uint64_t position = 0;  // reads begin at this byte of what there is to read
   uint64_t warm_up_ms = 0;
   uint64_t run_ms = 1000;
-  uint64_t bytes_per_second = 0;  // 0: no cap
   uint64_t slice_ms = 100;
   BenchData data = {};  // kWrite
 };
@@ -99,7 +97,6 @@ class IoScanJob final : public Job {
   AlignedBuffer buffer_;
   // After the buffer and the files: it waits for what is in flight when it goes.
   std::unique_ptr<IoQueue> queue_;
-  Pace pace_{0};
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;
   std::vector<IoCompletion> completions_;

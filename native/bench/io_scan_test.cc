@@ -25,8 +25,8 @@ class IoScan : public ::testing::Test {
     return folder_ / name;
   }
 
-  IoScanResult Scan(const IoScanOptions& options) {
-    IoScanJob job(fs_, {}, options);
+  IoScanResult Scan(const IoScanOptions& options, const Tuning& tuning = {}) {
+    IoScanJob job(fs_, tuning, options);
     FIRN_EXPECT_OK(job.Run());
     return job.result();
   }
@@ -87,11 +87,9 @@ TEST_F(IoScan, AnotherPositionReadsFromThere) {
 }
 
 TEST_F(IoScan, TheCapHolds) {
-  const IoScanResult result = Scan({.path = MakeFile(),
-                                    .block_bytes = 64 * 1024,
-                                    .depth = 8,
-                                    .run_ms = 400,
-                                    .bytes_per_second = 8 * kMiB});
+  const IoScanResult result =
+      Scan({.path = MakeFile(), .block_bytes = 64 * 1024, .depth = 8, .run_ms = 400},
+           {.bytes_per_second = 8 * kMiB});
   EXPECT_LE(result.bytes, 4 * kMiB);
   EXPECT_GT(result.bytes, kMiB);
 }

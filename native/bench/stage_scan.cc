@@ -115,6 +115,8 @@ Status StageScanJob::DoRun() {
     extents.clear();
     FIRN_RETURN_IF_ERROR(disk->Map(begin, end - begin, &extents));
     std::memset(segment.data(), 0, kSegmentBytes);
+    FIRN_RETURN_IF_ERROR(
+        pace_.AwaitTurn(uint64_t{PresentPages(extents, begin).count()} * kPageBytes));
     FIRN_RETURN_IF_ERROR(disk->Read(begin, segment.span().first(end - begin)));
     const PageSet present = PresentPages(extents, begin);
     stages.Run(segment.data(), present);

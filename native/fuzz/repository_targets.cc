@@ -136,7 +136,8 @@ class TemporaryFile {
   explicit TemporaryFile(std::span<const uint8_t> bytes) : file_(std::tmpfile()) {
     FIRN_FUZZ_CHECK(file_ != nullptr);
     // fwrite() may not be given the null pointer of an empty span.
-    FIRN_FUZZ_CHECK(bytes.empty() || std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size());
+    FIRN_FUZZ_CHECK(bytes.empty() ||
+                    std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size());
     Rewind();
   }
   ~TemporaryFile() { std::fclose(file_); }
@@ -182,7 +183,8 @@ void RunPack(Input input) {
   job.stats = &stats;
   job.root = kRoot;
   job.report = [&](Problem) { ++problems; };
-  job.may_read = [](uint64_t) { return Status::Ok(); };
+  Pace pace(0);
+  job.pace = &pace;
   FIRN_FUZZ_CHECK((*PackVerifier::Create(&job))->Verify(name).ok());
   FIRN_FUZZ_CHECK(table.ok() || problems > 0);
 }

@@ -9,8 +9,8 @@ Result<std::unique_ptr<BackupWorker>> BackupWorker::Create(BackupJob* job) {
   const bool stores = worker->shared_->packs != nullptr;
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(stores ? plan.worker_bytes() : segment_bytes));
-  FIRN_ASSIGN_OR_RETURN(worker->io_,
-                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
+                                                      &worker->clock_, &job->pace_));
   worker->io_->RegisterBuffer(worker->memory_.span());
   worker->reader_ = std::make_unique<SegmentReader>(worker->shared_->plan.get(), worker->io_.get(),
                                                     worker->memory_.span().first(segment_bytes),

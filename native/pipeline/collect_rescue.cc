@@ -63,8 +63,8 @@ Result<std::unique_ptr<RescueJob::Worker>> RescueJob::Worker::Create(RescueJob* 
   const uint64_t data_bytes = plan.data_stripes * plan.stripe_bytes;
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(data_bytes + BackupMemory::kMapStripeBytes));
-  FIRN_ASSIGN_OR_RETURN(worker->io_,
-                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
+                                                      &worker->clock_, &job->pace_));
   worker->io_->RegisterBuffer(worker->memory_.span());
   std::vector<std::span<uint8_t>> data;
   for (uint32_t i = 0; i < plan.data_stripes; ++i) {

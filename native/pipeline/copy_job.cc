@@ -65,7 +65,7 @@ Status CopyJob::RunWorker(SegmentPlan* plan, DiskWriter* target, uint64_t memory
   StageClock clock(&stats_);
   FIRN_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(memory_bytes));
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<WorkerIo> io,
-                        WorkerIo::Create(fs_, tuning_, &stats_, &clock));
+                        WorkerIo::Create(fs_, tuning_, &stats_, &clock, &pace_));
   io->RegisterBuffer(memory.span());
   SegmentReader reader(plan, io.get(), memory.span(), &stats_, &clock);
   TargetIo target_io(target, io.get());

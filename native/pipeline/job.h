@@ -20,6 +20,7 @@
 #include "index/chunk_index.h"
 #include "io/io_queue.h"
 #include "pipeline/job_stats.h"
+#include "pipeline/pace.h"
 
 namespace firn {
 
@@ -31,6 +32,9 @@ struct Tuning {
   uint64_t memory_bytes = 160 * kMiB;  // buffers and tables together
   IoMode io = IoMode::kAuto;
   IoBackend backend = IoBackend::kAuto;
+  // What all workers together read at most, of disks and packs; maps and tables are not counted.
+  // 0: no cap.
+  uint64_t bytes_per_second = 0;
 };
 
 // A repository as a job needs it.
@@ -56,7 +60,10 @@ class Job {
   StatsSnapshot stats() const { return stats_.Snapshot(); }
 
  protected:
-  explicit Job(FileSystem& fs, const Tuning& tuning) : fs_(fs), tuning_(tuning) {}
+  explicit Job(FileSystem& fs, const Tuning& tuning)
+      : fs_(fs),
+        tuning_(tuning),
+        pace_(tuning.bytes_per_second, [this] { return CheckStopped(); }) {}
   virtual Status DoRun() = 0;
 
   // Runs `worker(i)` on as many threads and waits for all. The first failure stops the others (see
@@ -70,6 +77,8 @@ class Job {
   FileSystem& fs_;
   const Tuning tuning_;
   JobStats stats_;
+  // What reads of data wait for; it fails when the job is to stop.
+  Pace pace_;
 
  private:
   std::atomic<bool> cancelled_ = false;

@@ -32,14 +32,18 @@ void JobStats::Stop() {
 
 namespace {
 
-// Workers that wait name the device they wait for; workers that do not, their own largest stage.
+// Workers that wait name what they wait for; workers that do not, their own largest stage.
 const char* NameBottleneck(const StatsSnapshot& snapshot) {
   const auto share = [&](Stage stage) { return snapshot.shares[static_cast<size_t>(stage)]; };
   const double compute = share(Stage::kScan) + share(Stage::kHash) + share(Stage::kCompress);
   const double starved = share(Stage::kStarved);
   const double blocked = share(Stage::kBlocked);
-  if (compute + starved + blocked == 0) return "none";
-  if (starved + blocked > compute) return starved >= blocked ? "source" : "target";
+  const double limited = share(Stage::kLimited);
+  if (compute + starved + blocked + limited == 0) return "none";
+  if (starved + blocked + limited > compute) {
+    if (limited >= std::max(starved, blocked)) return "limit";
+    return starved >= blocked ? "source" : "target";
+  }
   if (share(Stage::kCompress) >= std::max(share(Stage::kHash), share(Stage::kScan))) {
     return "compress";
   }

@@ -16,8 +16,10 @@
 
 namespace firn {
 
-enum class Stage : uint8_t { kScan, kHash, kCompress, kStarved, kBlocked };
-inline constexpr size_t kStages = 5;
+// kStarved waits for the source, kBlocked for the target, kLimited for a turn under the cap on
+// reads.
+enum class Stage : uint8_t { kScan, kHash, kCompress, kStarved, kBlocked, kLimited };
+inline constexpr size_t kStages = 6;
 
 // kSearch looks for unused blocks, before anything is copied.
 enum class Phase : uint8_t { kOpen, kSearch, kCopy, kFinish, kDone };
@@ -86,6 +88,11 @@ class StageClock {
     const uint64_t now = NowNs();
     pending_[static_cast<size_t>(stage)] += now - last_ns_;
     last_ns_ = now;
+  }
+  // So much of what has passed since the last call was `stage`; the rest is still to be charged.
+  void ChargePart(Stage stage, uint64_t ns) {
+    pending_[static_cast<size_t>(stage)] += ns;
+    last_ns_ += ns;
   }
   // What has passed since the last call is nobody's.
   void Skip() { last_ns_ = NowNs(); }

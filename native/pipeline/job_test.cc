@@ -98,6 +98,9 @@ TEST(JobStatsTest, TheBottleneckIsWhatTheWorkersSpendTheirTimeOn) {
   constexpr uint64_t kLong = 40, kShort = 10;
   EXPECT_EQ(bottleneck_of({{Stage::kStarved, kLong}, {Stage::kHash, kShort}}), "source");
   EXPECT_EQ(bottleneck_of({{Stage::kBlocked, kLong}, {Stage::kHash, kShort}}), "target");
+  EXPECT_EQ(bottleneck_of({{Stage::kLimited, kLong}, {Stage::kStarved, kShort}}), "limit");
+  EXPECT_EQ(bottleneck_of({{Stage::kStarved, kLong}, {Stage::kLimited, kShort}}), "source");
+  EXPECT_EQ(bottleneck_of({{Stage::kHash, kLong}, {Stage::kLimited, kShort}}), "hash");
   EXPECT_EQ(bottleneck_of({{Stage::kHash, kLong}, {Stage::kStarved, kShort}}), "hash");
   EXPECT_EQ(bottleneck_of({{Stage::kCompress, kLong}, {Stage::kHash, kShort}}), "compress");
   EXPECT_EQ(bottleneck_of({{Stage::kScan, kLong}, {Stage::kHash, kShort}}), "scan");

@@ -16,8 +16,8 @@ constexpr uint32_t kStripeBytesMax = 16 * 1024 * 1024;
 
 Result<std::unique_ptr<PackVerifier>> PackVerifier::Create(const PackVerifierJob* job) {
   std::unique_ptr<PackVerifier> verifier(new PackVerifier(job));
-  FIRN_ASSIGN_OR_RETURN(verifier->io_,
-                        WorkerIo::Create(*job->fs, job->tuning, job->stats, &verifier->clock_));
+  FIRN_ASSIGN_OR_RETURN(verifier->io_, WorkerIo::Create(*job->fs, job->tuning, job->stats,
+                                                        &verifier->clock_, job->pace));
   return verifier;
 }
 
@@ -60,7 +60,6 @@ Status PackVerifier::StartRead(const SourceFile& source, const PackStripe& strip
   if (buffer->memory.size() < stripe.length) {
     FIRN_ASSIGN_OR_RETURN(buffer->memory, AlignedBuffer::Allocate(stripe.length));
   }
-  FIRN_RETURN_IF_ERROR(job_->may_read(stripe.length));
   return io_->ReadSource(source, stripe.offset, buffer->memory.span().first(stripe.length),
                          &buffer->io);
 }
@@ -115,7 +114,7 @@ Status PackVerifier::CheckSingly(const PackName& name, std::span<const PackRecor
       status = Status::Error(Code::kCorruptPack, "a record of impossible size").DataLoss();
     } else {
       record_.resize(kRecordHeaderBytes + record.stored_length);
-      FIRN_RETURN_IF_ERROR(job_->may_read(record_.size()));
+      FIRN_RETURN_IF_ERROR(io_->AwaitTurn(record_.size()));
       status = file->ReadAt(record.offset, record_);
       if (status.code() == Code::kDiskTruncated) {
         status = Status::Error(Code::kCorruptPack, "the pack ends inside a record").DataLoss();

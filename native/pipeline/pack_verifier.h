@@ -27,8 +27,8 @@ struct PackVerifierJob {
   RepositoryKeys keys = RepositoryKeys(Key{});
   const IndexCheck* index = nullptr;            // null: packs are looked at alone
   std::function<void(Problem problem)> report;  // thread-safe
-  // Called before this many bytes are read; what it fails with ends Verify.
-  std::function<Status(uint64_t bytes)> may_read;
+  // What reads wait for; what it fails with ends Verify.
+  Pace* pace = nullptr;
 };
 
 class PackVerifier {

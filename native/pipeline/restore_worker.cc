@@ -10,8 +10,8 @@ Result<std::unique_ptr<RestoreWorker>> RestoreWorker::Create(RestoreJob* job) {
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(shared.memory.worker_bytes(
                             shared.range_buffer_bytes, shared.output_buffer_bytes)));
-  FIRN_ASSIGN_OR_RETURN(worker->io_,
-                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
+                                                      &worker->clock_, &job->pace_));
   worker->io_->RegisterBuffer(worker->memory_.span());
   std::span<uint8_t> rest = worker->memory_.span();
   const auto take = [&rest](uint64_t bytes) {

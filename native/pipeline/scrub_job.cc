@@ -1,9 +1,7 @@
 #include "pipeline/scrub_job.h"
 
 #include <algorithm>
-#include <chrono>
 #include <set>
-#include <thread>
 
 namespace firn {
 
@@ -18,7 +16,7 @@ class ScrubJob::Worker {
                      .keys = job->options_.repository.keys(),
                      .index = job->index_check_.get(),
                      .report = [this](Problem problem) { problems_.push_back(std::move(problem)); },
-                     .may_read = [job](uint64_t bytes) { return job->AwaitTurn(bytes); }};
+                     .pace = &job->pace_};
   }
 
   // Takes packs until there are none or the time is up. The first is read however short the time
@@ -98,18 +96,6 @@ Status ScrubJob::OpenIndex() {
 bool ScrubJob::IsTimeUp() const {
   if (options_.stop_after_ms == 0) return false;
   return NowNs() - begun_ns_ >= options_.stop_after_ms * 1'000'000;
-}
-
-Status ScrubJob::AwaitTurn(uint64_t bytes) {
-  const uint64_t before = granted_bytes_.fetch_add(bytes);
-  while (options_.bytes_per_second > 0) {
-    FIRN_RETURN_IF_ERROR(CheckStopped());
-    const double elapsed = static_cast<double>(NowNs() - begun_ns_) / 1e9;
-    const double due = static_cast<double>(before) / static_cast<double>(options_.bytes_per_second);
-    if (elapsed >= due) break;
-    std::this_thread::sleep_for(std::chrono::duration<double>(std::min(due - elapsed, 0.05)));
-  }
-  return CheckStopped();
 }
 
 void ScrubJob::Finish(ScrubbedPack pack, std::vector<Problem> problems) {

@@ -25,9 +25,8 @@ namespace firn {
 
 struct ScrubOptions {
   RepositoryView repository;
-  std::vector<PackName> packs;    // to read, in this order
-  uint64_t bytes_per_second = 0;  // 0: as fast as it goes
-  uint64_t stop_after_ms = 0;     // 0: when all packs are read
+  std::vector<PackName> packs;  // to read, in this order
+  uint64_t stop_after_ms = 0;   // 0: when all packs are read
 };
 
 struct ScrubbedPack {
@@ -60,15 +59,12 @@ class ScrubJob final : public Job {
   Status DoRun() override;
   Status OpenIndex();
   bool IsTimeUp() const;
-  // Waits until this many bytes more may be read.
-  Status AwaitTurn(uint64_t bytes);
   void Finish(ScrubbedPack pack, std::vector<Problem> problems);
 
   const ScrubOptions options_;
   std::unique_ptr<ChunkIndex> index_;
   std::unique_ptr<IndexCheck> index_check_;
   uint64_t begun_ns_ = 0;
-  std::atomic<uint64_t> granted_bytes_ = 0;
   std::mutex mutex_;
   ScrubResult result_;
 };

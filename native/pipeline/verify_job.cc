@@ -170,7 +170,7 @@ Status VerifyJob::VerifyPacks() {
                             .keys = keys_,
                             .index = &index_check,
                             .report = [this](Problem problem) { AddProblem(std::move(problem)); },
-                            .may_read = [this](uint64_t) { return CheckStopped(); }};
+                            .pace = &pace_};
   std::atomic<size_t> next = 0;
   const auto worker = [&](uint32_t) -> Status {
     FIRN_ASSIGN_OR_RETURN(std::unique_ptr<PackVerifier> verifier, PackVerifier::Create(&job));

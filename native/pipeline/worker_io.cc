@@ -19,11 +19,11 @@ bool MeetsAlignment(const File& file, uint64_t offset, std::span<const uint8_t> 
 }
 
 Result<std::unique_ptr<WorkerIo>> WorkerIo::Create(FileSystem& fs, const Tuning& tuning,
-                                                   JobStats* stats, StageClock* clock) {
+                                                   JobStats* stats, StageClock* clock, Pace* pace) {
   FIRN_ASSIGN_OR_RETURN(std::unique_ptr<IoQueue> queue,
                         fs.NewQueue({.depth = kDepth, .backend = tuning.backend}));
   stats->backend = queue->name();
-  std::unique_ptr<WorkerIo> io(new WorkerIo(std::move(queue), tuning.io, stats, clock));
+  std::unique_ptr<WorkerIo> io(new WorkerIo(std::move(queue), tuning.io, stats, clock, pace));
   io->groups_.resize(kDepth);
   io->is_read_.resize(kDepth);
   for (uint32_t tag = kDepth; tag > 0; --tag) io->free_tags_.push_back(tag - 1);
@@ -61,6 +61,7 @@ Status WorkerIo::Take(uint32_t min_completions) {
 Status WorkerIo::Read(File* file, uint64_t offset, std::span<uint8_t> out, IoGroup* group) {
   for (size_t done = 0; done < out.size();) {
     const auto length = static_cast<uint32_t>(std::min<size_t>(kRequestBytes, out.size() - done));
+    FIRN_RETURN_IF_ERROR(AwaitTurn(length));
     FIRN_RETURN_IF_ERROR(Submit({.op = IoRequest::Op::kRead,
                                  .file = file,
                                  .offset = offset + done,
@@ -121,5 +122,16 @@ Status WorkerIo::Wait(IoGroup* group, Stage waiting) {
 }
 
 Status WorkerIo::Poll() { return Take(0); }
+
+Status WorkerIo::AwaitTurn(uint64_t bytes) {
+  uint64_t since = 0;
+  Status status = pace_->AwaitTurn(bytes, [&] {
+    if (since == 0) since = NowNs();
+    // The meters are to see when reads are done, not when their worker is awake again.
+    return Poll();
+  });
+  if (since != 0) clock_->ChargePart(Stage::kLimited, NowNs() - since);
+  return status;
+}
 
 }  // namespace firn

@@ -36,10 +36,11 @@ class WorkerIo {
   static constexpr uint32_t kRequestBytes = 1024 * 1024;
 
   static Result<std::unique_ptr<WorkerIo>> Create(FileSystem& fs, const Tuning& tuning,
-                                                  JobStats* stats, StageClock* clock);
+                                                  JobStats* stats, StageClock* clock, Pace* pace);
 
   void RegisterBuffer(std::span<uint8_t> memory) { queue_->RegisterBuffer(memory); }
 
+  // Reads wait for the job's pace, which may tell them that the job is to stop.
   Status Read(File* file, uint64_t offset, std::span<uint8_t> out, IoGroup* group);
   Status Write(File* file, uint64_t offset, std::span<const uint8_t> bytes, IoGroup* group);
 
@@ -53,12 +54,15 @@ class WorkerIo {
   Status Wait(IoGroup* group, Stage waiting);
   // Takes in what has completed, without waiting.
   Status Poll();
+  // For bytes that are read in another way: waits until they may be.
+  Status AwaitTurn(uint64_t bytes);
 
   const char* backend() const { return queue_->name(); }
 
  private:
-  WorkerIo(std::unique_ptr<IoQueue> queue, IoMode mode, JobStats* stats, StageClock* clock)
-      : queue_(std::move(queue)), mode_(mode), stats_(stats), clock_(clock) {}
+  WorkerIo(std::unique_ptr<IoQueue> queue, IoMode mode, JobStats* stats, StageClock* clock,
+           Pace* pace)
+      : queue_(std::move(queue)), mode_(mode), stats_(stats), clock_(clock), pace_(pace) {}
   Status Submit(const IoRequest& request, IoGroup* group);
   Status Take(uint32_t min_completions);
 
@@ -66,6 +70,7 @@ class WorkerIo {
   const IoMode mode_;
   JobStats* const stats_;
   StageClock* const clock_;
+  Pace* const pace_;
   // The last wait for the source found nothing ready. True at first: then, too, there is nothing to
   // do but wait.
   bool starved_ = true;

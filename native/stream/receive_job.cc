@@ -86,8 +86,8 @@ Result<std::unique_ptr<ReceiveJob::Worker>> ReceiveJob::Worker::Create(ReceiveJo
   const uint64_t data_bytes = plan.data_stripes * plan.stripe_bytes;
   FIRN_ASSIGN_OR_RETURN(worker->memory_,
                         AlignedBuffer::Allocate(data_bytes + BackupMemory::kMapStripeBytes));
-  FIRN_ASSIGN_OR_RETURN(worker->io_,
-                        WorkerIo::Create(job->fs_, job->tuning_, &job->stats_, &worker->clock_));
+  FIRN_ASSIGN_OR_RETURN(worker->io_, WorkerIo::Create(job->fs_, job->tuning_, &job->stats_,
+                                                      &worker->clock_, &job->pace_));
   worker->io_->RegisterBuffer(worker->memory_.span());
   std::vector<std::span<uint8_t>> data;
   for (uint32_t i = 0; i < plan.data_stripes; ++i) {
@@ -197,9 +197,11 @@ ReceiveJob::ReceiveJob(FileSystem& fs, const Tuning& tuning, ReceiveOptions opti
       keys_(options_.repository.keys()) {}
 ReceiveJob::~ReceiveJob() = default;
 
+// A lie in a frame is the reason that counts, also where another worker has met the stream's end
+// while the frame was looked at: sent again, the stream would break there again.
 void ReceiveJob::Break(Status status) {
   std::lock_guard lock(reader_mutex_);
-  if (broken_.ok()) broken_ = std::move(status);
+  if (broken_.ok() || broken_.code() == Code::kStreamTruncated) broken_ = std::move(status);
 }
 
 bool ReceiveJob::NextFrame(Frame* frame) {

@@ -154,10 +154,12 @@ const ADVICE: Readonly<Record<PipelineReport['bottleneck'], string>> = {
     'Give the backup more cores, or spend less on each byte (LZ4 instead of zstd, a lower level): the storage on both sides waits for the processors.',
   write:
     'Put the repository on a faster volume, one that the disks do not lie on, or compress more (zstd): source and processors wait for the target.',
+  limit: 'Raise --limit, or leave it away: everything else waits for it.',
 };
 
 function adviceFor({ bottleneck, explained, nextAt, share, ceilings }: PipelineReport): string {
   const advice = ADVICE[bottleneck];
+  if (bottleneck === 'limit') return advice;
   if (!explained) {
     return `${advice} Each stage alone is faster than all together (${percent(share)} of the slowest), so they are in each other's way: the same device, too few cores, or other programs.`;
   }

@@ -70,15 +70,18 @@ function stageShares({ stages }: PipelineReport): Chart {
     compress: 'workers: compression',
     starved: 'workers waited for the source',
     blocked: 'workers waited for the target',
+    limited: 'workers waited for the limit',
     target: 'writes were in flight',
   };
   const rows = Object.entries(words).map(([stage, name]): BarRow => {
     const value = stages[stage] ?? 0;
     return { name, value, text: percent(value), isMark: stage === 'source' || stage === 'target' };
   });
+  // Most runs have no limit.
+  const shown = rows.filter(({ name, value }) => name !== words.limited || value > 0);
   return {
     title: 'Where the time goes',
-    content: barChart(rows, 'shares of time of each stage'),
+    content: barChart(shown, 'shares of time of each stage'),
     note: 'Shares of the time that the last backup took: of all workers for their stages, of the wall clock for reads and writes.',
   };
 }

@@ -3,7 +3,7 @@ export const STYLE = `
 :root { color-scheme: light dark; --paper: #fbfbfa; --card: #fff; --ink: #1c1f23; --dim: #636a73; --rule: #dfe2e6;
   --bar: #2f6f9f; --mark: #b4541a; --heat: #2f6f9f; --on: #fff; --warn: #8a5a00; --warn-paper: #fff6e0;
   --c0: #2f6f9f; --c1: #b4541a; --c2: #2c8a63; --c3: #8a4fa3; --c4: #b03a57; --c5: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --card: #1b1f24; --ink: #e6e8ea; --dim: #9aa3ad; --rule: #313840;
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #14171a; --card: #1b1f24; --ink: #e6e8ea; --dim: #9aa3ad; --rule: #313840;
   --bar: #6fb1df; --mark: #eb9a5d; --heat: #6fb1df; --on: #0d1115; --warn: #f0c36a; --warn-paper: #2b2414;
   --c0: #6fb1df; --c1: #eb9a5d; --c2: #6ccba0; --c3: #c594dc; --c4: #ec8aa2; --c5: #a6adb7; } }
 * { box-sizing: border-box; }
@@ -21,6 +21,7 @@ p { margin: 0 0 8px; max-width: 78ch; }
 .figures li { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; padding: 10px 12px; }
 .figures b { display: block; font-size: 22px; font-weight: 650; font-variant-numeric: tabular-nums; }
 .figures span { color: var(--dim); font-size: 13px; display: block; line-height: 1.35; }
+figure { margin: 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; align-items: start; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; padding: 14px 16px; break-inside: avoid; min-width: 0; }
 .card p { font-size: 13px; color: var(--dim); margin: 6px 0 0; }
@@ -48,8 +49,11 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: 6px
 .warnings { background: var(--warn-paper); color: var(--warn); border-radius: 6px; padding: 10px 14px 10px 32px; margin: 14px 0; }
 footer { margin-top: 36px; color: var(--dim); font-size: 13px; }
 @media (max-width: 520px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; } h1 { font-size: 22px; } }
-@media print { :root { --paper: #fff; --card: #fff; --ink: #000; --dim: #444; --rule: #bbb; --bar: #2f6f9f; --mark: #b4541a; --heat: #2f6f9f; --on: #fff;
-  --warn: #5c3c00; --warn-paper: #fff; } body { font-size: 11pt; } main { padding: 0; max-width: none; }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } h2 { break-after: avoid; } tr { break-inside: avoid; }
-  .scroll { overflow: visible; } th, td { padding: 3px 6px; white-space: normal; } table { font-size: 9pt; } }
+@media print { @page { margin: 14mm 12mm; } :root { color-scheme: light; --paper: #fff; --card: #fff; --ink: #000; --dim: #444; --rule: #bbb;
+  --warn: #5c3c00; --warn-paper: #fff; } body { font-size: 10pt; } main { padding: 0; max-width: none; }
+  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } h2 { break-after: avoid; margin-top: 22px; } p, li, tr, pre, .lead { break-inside: avoid; }
+  .figures { grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); } .figures b { font-size: 12pt; white-space: nowrap; } .figures span { font-size: 8.5pt; }
+  .cards { display: block; columns: 2; column-gap: 12px; } .cards .card { margin: 0 0 12px; } h3 { font-size: 10pt; } .card p, .legend { font-size: 8pt; }
+  .warnings { border: 1px solid var(--rule); } .scroll { overflow: visible; border: 0; border-radius: 0; } table { font-size: 7.5pt; }
+  th, td { padding: 2px 5px; } th:first-child, td:first-child { padding-left: 0; white-space: normal; width: 30%; } td:first-child { position: static; } }
 `;

@@ -89,7 +89,7 @@ function cards(drawn: readonly { title: string; content: string; note: string }[
   if (drawn.length === 0) return '';
   const each = drawn.map(
     ({ title, content, note }) =>
-      `<figure class="card" style="margin:0"><h3>${esc(title)}</h3>${content}<p>${esc(note)}</p></figure>`,
+      `<figure class="card"><h3>${esc(title)}</h3>${content}<p>${esc(note)}</p></figure>`,
   );
   return `<div class="cards">${each.join('')}</div>`;
 }

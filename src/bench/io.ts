@@ -32,7 +32,6 @@ export async function makeDataFile(
       tuning: resolveTuning(settings.tuning),
       path,
       bytes: settings.sizeBytes,
-      bytesPerSecond: settings.limit,
       data: settings.data,
     }),
     { signal },
@@ -126,7 +125,6 @@ async function scan(
     fileBytes: settings.sizeBytes,
     warmUpMs: Math.round(options.warmUpMs),
     runMs: Math.round(1000 * settings.seconds),
-    bytesPerSecond: settings.limit,
     sliceMs: SLICE_MS,
     data: settings.data,
   });

@@ -1,7 +1,6 @@
 /**
  * Other programs at the same work in the same rounds, where they are installed: as ratios, since a ratio inside a round stays when the machine
- * gets slower. Each runs with its own defaults and a cache and configuration folder inside the scratch folder. restic always encrypts;
- * borg and Firn do not here.
+ * gets slower. What they are told stands in peer-commands.ts.
  *
  * The peers take the file; Firn takes the disk that is in it. All of them are given the disk's allocated bytes as their work, so that rates are
  * comparable. What a tool leaves to the kernel to write back is waited for and counted.
@@ -11,6 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isFirnError } from '../errors.js';
+import { type BackupProgram, borg, cp, qemuImgConvert, restic } from './peer-commands.js';
 import { type Command, settle, timeCommand } from './process.js';
 import type { Measurement, PeerRatio, Suite } from './report.js';
 import { type BenchSession, type Cell, runCells } from './rounds.js';
@@ -34,19 +34,12 @@ const COPY_PEERS: readonly PeerKind[] = [
   {
     name: 'qemu-img',
     versionArgs: ['--version'],
-    command: (source, folder) => ({
-      program: 'qemu-img',
-      args: ['convert', '-W', '-m', '16', '-O', 'raw', source, path.join(folder, 'copy.raw')],
-    }),
+    command: (source, folder) => qemuImgConvert(source, path.join(folder, 'copy.raw')),
   },
   {
     name: 'cp',
     versionArgs: ['--version'],
-    command: (source, folder) => ({
-      program: 'cp',
-      // A reflink would copy nothing.
-      args: ['--sparse=always', '--reflink=never', source, path.join(folder, 'copy')],
-    }),
+    command: (source, folder) => cp(source, path.join(folder, 'copy')),
   },
   {
     name: 'dd',
@@ -76,45 +69,23 @@ const READ_PEERS: readonly PeerKind[] = [
 ];
 
 const BACKUP_PEERS: readonly PeerKind[] = [
-  {
-    name: 'restic',
-    versionArgs: ['version'],
-    prepare: (folder) => restic(folder, ['init']),
-    command: (source, folder) =>
-      restic(folder, ['backup', path.basename(source)], path.dirname(source)),
-  },
-  {
-    name: 'borg',
-    versionArgs: ['--version'],
-    prepare: (folder) => borg(folder, ['init', '-e', 'none', path.join(folder, 'repository')]),
-    command: (source, folder) =>
-      borg(
-        folder,
-        ['create', '-C', 'lz4', `${path.join(folder, 'repository')}::point`, path.basename(source)],
-        path.dirname(source),
-      ),
-  },
+  backupPeer('restic', ['version'], restic),
+  backupPeer('borg', ['--version'], (home) => borg(home, 'lz4')),
 ];
 
-function restic(folder: string, args: string[], cwd?: string): Command {
+/** With its repository, and whatever it keeps beside that, inside the folder of the round. */
+function backupPeer(
+  name: string,
+  versionArgs: string[],
+  programOf: (home: string) => BackupProgram,
+): PeerKind {
+  const program = (folder: string) => programOf(path.join(folder, 'home'));
+  const repository = (folder: string) => path.join(folder, 'repository');
   return {
-    program: 'restic',
-    args: ['--quiet', '--repo', path.join(folder, 'repository'), ...args],
-    env: { RESTIC_PASSWORD: 'benchmark', RESTIC_CACHE_DIR: path.join(folder, 'cache') },
-    ...(cwd !== undefined && { cwd }),
-  };
-}
-
-function borg(folder: string, args: string[], cwd?: string): Command {
-  return {
-    program: 'borg',
-    args,
-    env: {
-      BORG_BASE_DIR: path.join(folder, 'home'),
-      BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: 'yes',
-      BORG_RELOCATED_REPO_ACCESS_IS_OK: 'yes',
-    },
-    ...(cwd !== undefined && { cwd }),
+    name,
+    versionArgs,
+    prepare: (folder) => program(folder).init(repository(folder)),
+    command: (source, folder) => program(folder).backup(repository(folder), source, 'point'),
   };
 }
 

@@ -35,8 +35,9 @@ const STAGE_OF_METER = {
   hash: 'compute',
   compress: 'compute',
   target: 'write',
+  limit: 'limit',
   none: 'compute',
-} as const satisfies Record<NativeStats['bottleneck'], StageCeiling['name']>;
+} as const satisfies Record<NativeStats['bottleneck'], PipelineReport['bottleneck']>;
 /** The stages are looked at in so much of the disk. */
 const STAGE_BYTES_MAX = 4 * 1024 * MIB;
 
@@ -274,7 +275,9 @@ function pipelineOf(
     bytesPerSecond: together.summary.median,
     share,
     explained,
-    bottleneck: explained ? lowest.name : STAGE_OF_METER[stats.bottleneck],
+    // Under a limit, reading alone has the same ceiling, and no stage is what holds a backup back.
+    bottleneck:
+      explained && stats.bottleneck !== 'limit' ? lowest.name : STAGE_OF_METER[stats.bottleneck],
     lookBytesPerSecond: looked.summary.median,
     ...(next !== undefined && {
       nextAt: { name: next.name, factor: next.bytesPerSecond / lowest.bytesPerSecond },
@@ -285,10 +288,11 @@ function pipelineOf(
   };
 }
 
-const STAGE_WORDS: Readonly<Record<StageCeiling['name'], string>> = {
+const STAGE_WORDS: Readonly<Record<PipelineReport['bottleneck'], string>> = {
   read: 'reading the disk',
   compute: 'computing',
   write: 'writing the repository',
+  limit: 'waiting for the limit',
 };
 
 function pipelineFindings(pipeline: PipelineReport): string[] {
@@ -297,7 +301,9 @@ function pipelineFindings(pipeline: PipelineReport): string[] {
   const found = [
     `A backup runs at ${bothRates(pipeline.bytesPerSecond)}, ${percent(share)} of the ${bothRates(lowest.bytesPerSecond)} that ${STAGE_WORDS[lowest.name]} alone allows.`,
   ];
-  if (!explained) {
+  if (bottleneck === 'limit') {
+    found.push('What holds it back is the limit that was given with --limit.');
+  } else if (!explained) {
     found.push(
       `No stage alone explains that: in the run itself the time went into ${STAGE_WORDS[bottleneck]}, most of all.`,
     );

@@ -54,8 +54,8 @@ export interface PipelineReport {
   bytesPerSecond: number;
   /** bytesPerSecond / the slowest ceiling. */
   share: number;
-  /** The slowest ceiling where the whole comes near it, else what the engine's own meters name. */
-  bottleneck: StageCeiling['name'];
+  /** The limit if the engine waited for that, the slowest ceiling where the whole comes near it, else what the engine's own meters name. */
+  bottleneck: StageCeiling['name'] | 'limit';
   /** False if the ceilings alone do not explain the rate: share is low. */
   explained: boolean;
   /** Reading, scanning and hashing with nothing stored: what looking through unchanged data takes. */

@@ -2,26 +2,33 @@
  * The folder that a benchmark writes to: a new one inside a folder that the user has named, gone again on every way out.
  *
  * Leaving in order, an error and the first Ctrl-C end in dispose(). Leaving through process.exit, and the second Ctrl-C, which ends the
- * process at once, are caught here too. Only a process that is killed outright leaves the folder behind, and nothing removes it later: nobody
- * could know whose it is.
+ * process at once, are caught here too. A process that is killed outright leaves the folder behind, and the next benchmark in the same place
+ * removes it: a folder bears the computer's name and holds a claim, a lock that the system drops with its process. Folders of other
+ * computers, of other users, and those without a claim are left alone, as nobody could know whether they are still needed.
  */
 
 import { rmSync } from 'node:fs';
-import { mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { lstat, mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../errors.js';
+import { Claim } from '../jobs/runs/claim.js';
 
-const PREFIX = 'firn-bench-';
+const CLAIM = 'bench';
+/** Another benchmark may take a folder that has no claim yet for one that was left behind, and remove it: then the next one is made. */
+const ATTEMPTS = 5;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** What a benchmark leaves free, whatever it is asked to write. */
 const RESERVE_BYTES = 512 * 1024 * 1024;
 
 export class Scratch {
   readonly folder: string;
+  #claim: Claim | undefined;
   #signals = 0;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, claim: Claim | undefined) {
     this.folder = folder;
+    this.#claim = claim;
     process.on('exit', this.#remove);
     for (const signal of SIGNALS) process.on(signal, this.#onSignal);
   }
@@ -30,6 +37,7 @@ export class Scratch {
   static async make(parent: string, bytes: number): Promise<Scratch> {
     const place = path.resolve(parent);
     await requireFolder(place);
+    await removeLeftOvers(place);
     const freeBytes = await freeBytesOf(place);
     if (freeBytes < bytes + RESERVE_BYTES) {
       const mebibytes = (value: number) => `${Math.ceil(value / 2 ** 20)} MiB`;
@@ -39,10 +47,18 @@ export class Scratch {
         { path: place, hint: 'Choose another folder, or a smaller --size.' },
       );
     }
-    const made = await mkdtemp(path.join(place, PREFIX)).catch((error: unknown) => {
-      throw fromFileSystem(error, 'create', 'ERR_WRITE');
+    for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+      const made = await mkdtemp(path.join(place, prefix())).catch((error: unknown) => {
+        throw fromFileSystem(error, 'create', 'ERR_WRITE');
+      });
+      const claim = claimOf(made);
+      if (claim === undefined) return new Scratch(made, undefined);
+      if (claim !== 'taken' && (await hasOwnClaim(made))) return new Scratch(made, claim);
+      if (claim !== 'taken') claim.release(true);
+    }
+    throw firnError('ERR_WRITE', `Other processes remove what is made in ${place}`, {
+      path: place,
     });
-    return new Scratch(made);
   }
 
   /** A file or folder inside. */
@@ -51,9 +67,15 @@ export class Scratch {
   }
 
   async dispose(): Promise<void> {
+    this.#giveUp();
     await rm(this.folder, { recursive: true, force: true, maxRetries: 3 });
     process.off('exit', this.#remove);
     for (const signal of SIGNALS) process.off(signal, this.#onSignal);
+  }
+
+  #giveUp(): void {
+    this.#claim?.release(true);
+    this.#claim = undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -61,6 +83,7 @@ export class Scratch {
   }
 
   readonly #remove = () => {
+    this.#giveUp();
     rmSync(this.folder, { recursive: true, force: true });
   };
 
@@ -72,6 +95,51 @@ export class Scratch {
     for (const each of SIGNALS) process.off(each, this.#onSignal);
     process.kill(process.pid, signal);
   };
+}
+
+/** Folders of this computer. Six letters or digits follow. */
+function prefix(): string {
+  return `firn-bench-${hostname()
+    .replace(/[^\w.-]/g, '_')
+    .slice(0, 64)}-`;
+}
+
+/** Undefined where the file system knows no locks: such a folder is never removed by another process. */
+function claimOf(folder: string): Claim | 'taken' | undefined {
+  try {
+    return Claim.take(folder, CLAIM) ?? 'taken';
+  } catch {
+    return undefined;
+  }
+}
+
+/** Removes what benchmarks of this user left in `place` when they were killed on this computer. What can't be removed stays. */
+async function removeLeftOvers(place: string): Promise<void> {
+  const entries = await readdir(place, { withFileTypes: true });
+  for (const entry of entries) {
+    const isOurs =
+      entry.isDirectory() &&
+      entry.name.startsWith(prefix()) &&
+      /^[A-Za-z0-9]{6}$/.test(entry.name.slice(prefix().length));
+    const folder = path.join(place, entry.name);
+    if (!isOurs || !(await hasOwnClaim(folder))) continue;
+    const claim = claimOf(folder);
+    if (claim === undefined || claim === 'taken') continue;
+    // The claim is held meanwhile, where the system can remove what is open.
+    const isWindows = process.platform === 'win32';
+    if (isWindows) claim.release(true);
+    await rm(folder, { recursive: true, force: true, maxRetries: 3 }).catch(() => {});
+    if (!isWindows) claim.release(true);
+  }
+}
+
+async function hasOwnClaim(folder: string): Promise<boolean> {
+  try {
+    const found = await lstat(path.join(folder, 'claims', `${CLAIM}.lock`));
+    return found.isFile() && (process.getuid === undefined || found.uid === process.getuid());
+  } catch {
+    return false;
+  }
 }
 
 async function requireFolder(place: string): Promise<void> {

@@ -9,6 +9,7 @@ import {
   resolveTuning,
   type TuningOptions,
 } from '../engine/options.js';
+import { firnError } from '../errors.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -35,7 +36,7 @@ export interface BenchOptions {
   entropy?: number | undefined;
   duplicates?: number | undefined;
   seed?: number | undefined;
-  /** Bytes a second that no measurement of reads or writes exceeds; 0: no cap. */
+  /** Bytes a second that no measurement reads, or in a scan of writes writes, more than; 0: no cap. Not with peers, who know no such thing. */
   limit?: number | undefined;
   codec?: Codec | undefined;
   level?: number | undefined;
@@ -59,13 +60,21 @@ export interface BenchSettings {
   level: number;
   parentFolders: string[];
   peers: boolean;
+  /** With `limit` as its cap. */
   tuning: TuningOptions & { io: IoMode };
 }
 
 export function resolveBench(options: BenchOptions = {}): BenchSettings {
   const { codec, level } = resolveCompression(options);
-  const tuning = { ...options.tuning, io: options.tuning?.io ?? 'direct' };
+  const limit = options.limit ?? options.tuning?.bytesPerSecond ?? 0;
+  const tuning = { ...options.tuning, io: options.tuning?.io ?? 'direct', bytesPerSecond: limit };
   resolveTuning(tuning);
+  if (limit > 0 && options.peers === true) {
+    throw firnError(
+      'ERR_INVALID_ARGUMENT',
+      'Expected a limit or peers, not both: other programs know no limit',
+    );
+  }
   return {
     rounds: integerIn('rounds', options.rounds ?? 5, 1, 1000),
     seconds: secondsIn('seconds', options.seconds ?? 0.5, 0.01, 3600),
@@ -80,7 +89,7 @@ export function resolveBench(options: BenchOptions = {}): BenchSettings {
       duplicates: secondsIn('duplicates', options.duplicates ?? 0.2, 0, 0.95),
       seed: integerIn('seed', options.seed ?? 1, 0, 2 ** 32 - 1),
     },
-    limit: integerIn('limit', options.limit ?? 0, 0, Number.MAX_SAFE_INTEGER),
+    limit,
     codec,
     level,
     parentFolders: [...(options.parentFolders ?? [])],

@@ -13,7 +13,7 @@ export interface NativeBenchData {
 }
 
 export interface NativeIoScan {
-  tuning: NativeTuning; // only its backend
+  tuning: NativeTuning; // only its backend and its cap, which is on writes as well
   kind: 'file' | 'map' | 'write'; // map: a disk's allocated bytes in the disk's order
   path: string; // write: must not be there
   open: NativeOpenDisk; // map
@@ -25,7 +25,6 @@ export interface NativeIoScan {
   position: number; // reads begin at this byte of what there is to read
   warmUpMs: number;
   runMs: number;
-  bytesPerSecond: number; // 0: no cap
   sliceMs: number;
   data: NativeBenchData; // write
 }
@@ -96,7 +95,6 @@ export interface NativeBenchBinding {
     tuning: NativeTuning;
     path: string;
     bytes: number;
-    bytesPerSecond: number;
     data: NativeBenchData;
   }): NativeSession<{ stats: NativeStats }>;
   /** The input is copied: at most 64 MiB. */

@@ -7,6 +7,17 @@
  */
 
 import type { NativeBenchBinding } from './bench-binding.js';
+import type {
+  NativeHave,
+  NativeOpenedStream,
+  NativeReceiveOptions,
+  NativeReceiveResult,
+  NativeSendOptions,
+  NativeSendPoint,
+  NativeSendResult,
+  NativeSendStream,
+  NativeWholeMaps,
+} from './stream-binding.js';
 
 export interface NativeFailure {
   code: string; // 'ERR_DISK_FULL', ...: native/core/status.h
@@ -37,6 +48,15 @@ export interface NativeOpenDisk {
   parentFolders: string[];
   parents: string[];
   format: DiskFormat | '';
+}
+
+/** What the driver says of a disk's change tracking. */
+export interface NativeTracking {
+  enabled: boolean;
+  /** Whether the disk was written to since `mostRecentId` was given out. */
+  newerChanges: boolean;
+  /** '' if there is none. */
+  mostRecentId: string;
 }
 
 export interface NativeFinding {
@@ -114,6 +134,7 @@ export interface NativeTuning {
   memoryBytes: number; // what the job may take, all buffers and tables together
   io: IoMode;
   backend: 'auto' | 'uring' | 'threads';
+  bytesPerSecond: number; // what all workers together read at most, of disks and packs; 0: no cap
 }
 
 export type Codec = 'raw' | 'lz4' | 'zstd';
@@ -252,7 +273,6 @@ export interface NativeScrub {
   repository: NativeRepository;
   tuning: NativeTuning;
   chosen: string[]; // packs to read, in this order
-  bytesPerSecond: number; // 0: as fast as it goes
   stopAfterMs: number; // then no pack is begun; 0: when all are read
 }
 
@@ -375,78 +395,6 @@ export interface NativeMergeOptions {
   attempt: number;
 }
 
-/** A stream being written, and how far it is: made by newSendStream, gone with its last reference. */
-export interface NativeSendStream {
-  readonly kind: 'send';
-}
-/** A stream being read; the same. */
-export interface NativeReceiveStream {
-  readonly kind: 'receive';
-}
-/** What another repository has, as startReadHave has read it. */
-export interface NativeHave {
-  readonly kind: 'have';
-}
-/** Maps that were found whole, so that they need not be walked again. */
-export interface NativeWholeMaps {
-  readonly kind: 'whole';
-}
-
-export interface NativeSendPoint {
-  json: string;
-  roots: string[];
-}
-
-export interface NativeSendOptions {
-  repository: NativeRepository;
-  tuning: NativeTuning;
-  stream: NativeSendStream;
-  target?: NativeRepository; // what it has is not sent; of the same keys
-  have?: NativeHave; // the same, of a list
-  haveRoots: string[]; // maps that the other side has whole
-  totalBytes: number; // as far as known
-}
-
-/** Records, with the bytes of their headers and stored contents. */
-export interface NativeStreamCounts {
-  records: number;
-  bytes: number;
-}
-
-export interface NativeSendResult {
-  sent: NativeStreamCounts; // by this stream so far; without a descriptor what it would send
-  skipped: NativeStreamCounts; // because the target or the list has them
-  streamBytes: number;
-  stats: NativeStats;
-}
-
-export interface NativeOpenedStream {
-  header: Uint8Array; // JSON, as it was sent
-  points: Uint8Array[];
-  stream: NativeReceiveStream;
-  stats: NativeStats;
-}
-
-export interface NativeReceiveOptions {
-  repository: NativeRepository;
-  tuning: NativeTuning;
-  stream: NativeReceiveStream;
-  run: string; // never used before
-  adopt: boolean; // gives an index run to packs that have none
-  totalBytes: number;
-}
-
-export interface NativeReceiveResult {
-  packs: string[]; // written
-  indexRuns: string[];
-  received: NativeStreamCounts;
-  stored: NativeStreamCounts; // of these: what the repository did not have
-  adoptedPacks: number;
-  streamBytes: number; // read so far
-  ended: boolean; // the stream's end was read
-  stats: NativeStats;
-}
-
 /** A snapshot of a running job's counters; cheap at any moment. Shares are 0..1 of the wall time so far. */
 export interface NativeStats {
   phase: 'open' | 'search' | 'copy' | 'finish' | 'done'; // search: for unused blocks
@@ -471,8 +419,9 @@ export interface NativeStats {
     target: number; // share of time in which writes were in flight
     starved: number; // workers waiting for the source
     blocked: number; // workers waiting for the target
+    limited: number; // workers waiting for their turn under bytesPerSecond
   };
-  bottleneck: 'source' | 'scan' | 'hash' | 'compress' | 'target' | 'none';
+  bottleneck: 'source' | 'scan' | 'hash' | 'compress' | 'target' | 'limit' | 'none';
 }
 
 export interface NativeSession<Result> {
@@ -505,6 +454,14 @@ export interface NativeBinding extends NativeBenchBinding {
     parentPath: string,
     overwrite: boolean,
   ): Promise<void>;
+  /**
+   * Windows' own driver for virtual disks; ERR_UNSUPPORTED elsewhere. A disk is attached without a drive or a path for as long as it is
+   * open, and no layer of it can be merged then.
+   */
+  openDriverDisk(path: string): Promise<NativeDisk>;
+  driverTracking(path: string): Promise<NativeTracking>;
+  /** What may have changed since the driver gave out the id; ERR_SOURCE_CHANGED when it cannot tell. */
+  driverChanges(path: string, trackingId: string): Promise<NativeLayerChanges>;
   /**
    * Of the chain at `path`, what its first `layers` layers hold. The layer below them must have the linkage id `baseLinkage`, and each
    * layer must name the next one: ERR_PARENT_MISMATCH.
@@ -565,6 +522,8 @@ export interface NativeBinding extends NativeBenchBinding {
   }): NativeSession<{ header: Uint8Array; records: number; have: NativeHave; stats: NativeStats }>;
   /** A pipe: the descriptors of its reading and its writing end, which the caller closes. */
   newPipe(): [read: number, write: number];
+  /** From now on the process leaves no core file when it crashes; false where that cannot be had. For programs, not for libraries. */
+  forbidCoreFiles(): boolean;
   /** The steps of a scrub: reading packs, and what the points lose with records that no copy gives. */
   startScrub(options: NativeScrub): NativeSession<NativeScrubResult>;
   startTrace(options: NativeTrace): NativeSession<NativeTraceResult>;

@@ -32,6 +32,9 @@ export function wrapBinding(binding: NativeBinding): Engine {
     createDisk: guardAsync((path, identity, parentPath, overwrite) =>
       binding.createDisk(path, identity, parentPath, overwrite),
     ),
+    openDriverDisk: guardAsync(async (path) => wrapDisk(await binding.openDriverDisk(path))),
+    driverTracking: guardAsync((path) => binding.driverTracking(path)),
+    driverChanges: guardAsync((path, trackingId) => binding.driverChanges(path, trackingId)),
     layerChanges: guardAsync((path, options, layers, baseLinkage) =>
       binding.layerChanges(path, options, layers, baseLinkage),
     ),
@@ -58,6 +61,7 @@ export function wrapBinding(binding: NativeBinding): Engine {
     startWriteHave: guard((options) => wrapSession(binding.startWriteHave(options))),
     startReadHave: guard((options) => wrapSession(binding.startReadHave(options))),
     newPipe: guard(() => binding.newPipe()),
+    forbidCoreFiles: guard(() => binding.forbidCoreFiles()),
     startScrub: guard((options) => wrapSession(binding.startScrub(options))),
     startTrace: guard((options) => wrapSession(binding.startTrace(options))),
     startIoScan: guard((options) => wrapSession(binding.startIoScan(options))),

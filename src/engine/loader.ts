@@ -3,11 +3,12 @@
  *
  * What can be known to fail is checked before the addon is touched (platform, architecture, Node version, Node-API level), because
  * loading a library that the process cannot hold may end in a crash instead of an error. The order is: the file that FIRN_ADDON names,
- * alone; else a local build (Debug, then Release: who made a debug build wants it); else a prebuilt. A failure is ERR_NATIVE_LOAD,
- * whose message is a page of help: what this process is, what was looked for, why each failed, and what to do.
+ * alone; else a local build (Debug, then Release: who made a debug build wants it); else the one that the package carries for this
+ * platform (scripts/prebuild.mjs). A failure is ERR_NATIVE_LOAD, whose message is a page of help: what this process is, what was looked
+ * for, why each failed, and what to do.
  */
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { arch, platform } from 'node:process';
@@ -18,6 +19,7 @@ import type { NativeBinding } from './binding.js';
 /** The Node-API level that the addon is built for (package.json, binary.napi_versions). */
 const NODE_API_LEVEL = 8;
 const NODE_MAJOR_MIN = 20;
+const NOT_THERE = 'not there';
 const PLATFORMS: Readonly<Record<string, readonly string[]>> = {
   linux: ['x64', 'arm64'],
   win32: ['x64', 'arm64'],
@@ -31,6 +33,8 @@ export interface Host {
   nodeApi: number;
   addonPath: string | undefined;
   packageRoot: string;
+  /** The C library that Node runs on: "glibc 2.36", "musl", or nothing where there is no such question. Asked after a failure only. */
+  libc?: () => string | undefined;
 }
 
 export function thisHost(): Host {
@@ -42,7 +46,16 @@ export function thisHost(): Host {
     addonPath: process.env.FIRN_ADDON || undefined,
     // dist/engine/loader.js and src/engine/loader.ts stand at the same depth.
     packageRoot: fileURLToPath(new URL('../../', import.meta.url)),
+    libc: thisLibc,
   };
+}
+
+function thisLibc(): string | undefined {
+  if (platform !== 'linux') return undefined;
+  // Node names the glibc that it found, and no other C library.
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  const version = report.header?.glibcVersionRuntime;
+  return version === undefined ? 'musl' : `glibc ${version}`;
 }
 
 /** Where the addon may lie, in order. */
@@ -81,7 +94,7 @@ export function loadBinding(host: Host = thisHost()): NativeBinding {
   const attempts: { path: string; failure: string; cause?: unknown }[] = [];
   for (const path of candidates(host)) {
     if (!existsSync(path)) {
-      attempts.push({ path, failure: 'not there' });
+      attempts.push({ path, failure: NOT_THERE });
       continue;
     }
     try {
@@ -103,19 +116,32 @@ function helpPage(
   const lines = [
     headline,
     '',
-    `  This process: Node ${host.nodeVersion} (Node-API ${host.nodeApi}) on ${host.platform}-${host.arch}`,
+    `  This process: Node ${host.nodeVersion} (Node-API ${host.nodeApi}) on ${systemOf(host)}`,
   ];
   if (attempts.length > 0) {
     lines.push('  Looked for, in this order:');
     for (const { path, failure } of attempts) lines.push(`    ${path}`, `      ${failure}`);
+    lines.push(`  The package carries: ${carried(host).join(', ') || 'no engine that is built'}`);
   }
   lines.push('', ...advice(host, attempts));
   const cause = attempts.find((attempt) => attempt.cause !== undefined)?.cause;
   return firnError('ERR_NATIVE_LOAD', lines.join('\n'), {
     path: attempts.at(-1)?.path,
     cause,
-    hint: 'Build the engine with "npm run build" in the package folder.',
+    hint: 'The message says what was looked for and what to do. FIRN_ADDON can name an engine.',
   });
+}
+
+function systemOf(host: Host): string {
+  const libc = host.libc?.();
+  return `${host.platform}-${host.arch}${libc === undefined ? '' : `, ${libc}`}`;
+}
+
+/** The platforms that the package has an engine for. */
+function carried({ packageRoot }: Host): string[] {
+  const folder = `${packageRoot}prebuilds`;
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder).filter((name) => existsSync(`${folder}/${name}/firn.node`));
 }
 
 function advice(host: Host, attempts: { failure: string }[]): string[] {
@@ -124,8 +150,15 @@ function advice(host: Host, attempts: { failure: string }[]): string[] {
   if (host.addonPath !== undefined) {
     steps.push('FIRN_ADDON names that file and nothing else is tried: unset it, or correct it.');
   }
-  if (/GLIBC|GLIBCXX|libstdc/.test(failures)) {
-    steps.push('The file was built against a newer C library than this system has: build it here.');
+  // musl's words for what a file for glibc lacks there are many: its loader, this function or that.
+  if (host.libc?.() === 'musl' && attempts.some(({ failure }) => failure !== NOT_THERE)) {
+    steps.push(
+      'This Node runs on musl (Alpine), and what the package carries is for glibc: build it here, or use a system with glibc.',
+    );
+  } else if (/GLIBC|GLIBCXX|libstdc/.test(failures)) {
+    steps.push(
+      'That file needs a newer C library than this system has (package: glibc 2.34; Debian 12, Ubuntu 22.04, RHEL 9): build it here.',
+    );
   } else if (/ELF|too short|wrong architecture|not a valid Win32|invalid/i.test(failures)) {
     steps.push(
       'The file is damaged, or was built for another platform or processor: build it here.',
@@ -136,15 +169,24 @@ function advice(host: Host, attempts: { failure: string }[]): string[] {
       `Use Node ${NODE_MAJOR_MIN}.17 or later (20, 22 and 24 are tried) on Linux or Windows.`,
     );
   } else {
-    steps.push(
-      'Build it:  npm ci && npm run build',
-      host.platform === 'win32'
-        ? 'That needs CMake and Visual Studio 2022 with the C++ workload.'
-        : 'That needs CMake 3.20, make or ninja, and a C++20 compiler (Debian: apt-get install g++ cmake make).',
-    );
+    steps.push(...howToBuild(host));
   }
   steps.push(
     'To get data out of a repository without the engine: firn rescue list, firn rescue restore.',
   );
   return ['  What to do:', ...steps.map((step) => `    ${step}`)];
+}
+
+/** An installed package has no sources of the engine: those are in a clone. */
+function howToBuild(host: Host): string[] {
+  const isClone = existsSync(`${host.packageRoot}CMakeLists.txt`);
+  return [
+    `Build it${isClone ? '' : ' in a clone of Firn of the same version'}:  npm ci && npm run build`,
+    ...(isClone
+      ? []
+      : ['Then name the file that it makes, build/Release/firn.node, in FIRN_ADDON.']),
+    host.platform === 'win32'
+      ? 'That needs CMake and Visual Studio 2022 with the C++ workload and its Clang.'
+      : 'That needs CMake 3.20, make or ninja, OpenSSL and a C++20 compiler (Debian: apt-get install g++ cmake make libssl-dev).',
+  ];
 }

@@ -48,6 +48,11 @@ export interface TuningOptions {
   /** 'direct' goes around the operating system's cache, 'buffered' through it, 'auto' decides by file and file system. */
   io?: IoMode | undefined;
   backend?: NativeTuning['backend'] | undefined;
+  /**
+   * What a job reads of disks or packs in a second at most, in bytes, all its workers together; 0 or not given: no cap. Backups, restores,
+   * copies and the checks of packs keep to it; points that are sent have a limit of their own.
+   */
+  bytesPerSecond?: number | undefined;
 }
 
 export function resolveTuning(options: TuningOptions = {}): NativeTuning {
@@ -71,6 +76,12 @@ export function resolveTuning(options: TuningOptions = {}): NativeTuning {
     memoryBytes: memoryBytes - NODE_MEMORY_BYTES,
     io: oneOf('io', options.io ?? 'auto', IO_MODES),
     backend: oneOf('backend', options.backend ?? 'auto', BACKENDS),
+    bytesPerSecond: integerIn(
+      'bytesPerSecond',
+      options.bytesPerSecond ?? 0,
+      0,
+      Number.MAX_SAFE_INTEGER,
+    ),
   };
 }
 

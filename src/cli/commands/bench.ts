@@ -158,6 +158,7 @@ function addDiskOptions(command: Command): Command {
     .option('--codec <codec>', CODECS.join(', '), parse.oneOf('--codec', CODECS))
     .option('--level <n>', 'of the codec', parse.integer('--level', 0, 64))
     .option('--parent-folder <dir>', 'where else parents may lie; may be given again', parse.list)
+    .option('--limit <rate>', 'read no more bytes a second than this', parse.size('--limit'))
     .option('--peers', 'the same work by other programs that are installed');
 }
 
