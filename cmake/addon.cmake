@@ -11,6 +11,14 @@ target_include_directories(firn SYSTEM PRIVATE ${CMAKE_JS_INC})
 target_compile_definitions(firn PRIVATE NAPI_VERSION=8 NAPI_CPP_EXCEPTIONS BUILDING_NODE_EXTENSION)
 target_link_libraries(firn PRIVATE firn_native firn_warnings ${CMAKE_JS_LIB})
 
+if(FIRN_PORTABLE AND NOT WIN32)
+  # Node has an OpenSSL and a C++ library of its own, of other versions: those linked in here are hidden, so that neither side finds the
+  # other's. libgcc stays outside: Node needs it too, and linked in it asks for a newer glibc than all the rest.
+  target_sources(firn PRIVATE native/addon/linux/arc4random.cc)
+  target_link_options(firn PRIVATE -static-libstdc++ -Wl,--as-needed
+    -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/cmake/addon_exports.map)
+endif()
+
 if(MINGW)
   # The addon imports from whatever program loads it, which may be node.exe under another name: so its imports are resolved late, by a
   # hook that answers with the running program. The hook that cmake-js brings is for MSVC alone. Node's exports are listed by

@@ -1,6 +1,6 @@
 /** A failed load explains itself: what this process is, what was looked for, why it failed, what to do. */
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -71,5 +71,29 @@ describe('the loader', () => {
     expect(page).toContain(path);
     expect(page).toMatch(/invalid ELF header|not a valid/i);
     expect(page).toMatch(/built for another platform or processor/);
+  });
+
+  it('tells who has musl that what does not load there is for glibc', () => {
+    const path = join(folder, 'foreign.node');
+    writeFileSync(path, 'this is no library'.repeat(100));
+    const page = pageOf({ ...good, addonPath: path, libc: () => 'musl' });
+    expect(page).toContain('linux-x64, musl');
+    expect(page).toMatch(/runs on musl .* is for glibc/);
+  });
+
+  it('names the platforms that the package has an engine for when it has none for this one', () => {
+    const root = join(folder, 'package');
+    mkdirSync(join(root, 'prebuilds/win32-x64'), { recursive: true });
+    writeFileSync(join(root, 'prebuilds/win32-x64/firn.node'), '');
+    const page = pageOf({ ...good, packageRoot: `${root}/` });
+    expect(page).toContain('The package carries: win32-x64\n');
+    expect(page).toContain('in a clone of Firn');
+    expect(page).toContain('FIRN_ADDON');
+  });
+
+  it('names the glibc that this process runs on', () => {
+    const libc = thisHost().libc?.();
+    if (process.platform === 'linux') expect(libc).toMatch(/^(glibc [\d.]+|musl)$/);
+    else expect(libc).toBeUndefined();
   });
 });

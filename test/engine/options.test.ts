@@ -71,17 +71,25 @@ describe('resolveTuning', () => {
       memoryBytes: MEMORY_BYTES_DEFAULT - NODE_MEMORY_BYTES,
       io: 'auto',
       backend: 'auto',
+      bytesPerSecond: 0,
     });
   });
 
   it('takes what is given and treats undefined as not given', () => {
     expect(
-      resolveTuning({ workers: 3, memoryBytes: 2 ** 30, io: 'direct', backend: undefined }),
+      resolveTuning({
+        workers: 3,
+        memoryBytes: 2 ** 30,
+        io: 'direct',
+        backend: undefined,
+        bytesPerSecond: 7,
+      }),
     ).toEqual({
       workers: 3,
       memoryBytes: 2 ** 30 - NODE_MEMORY_BYTES,
       io: 'direct',
       backend: 'auto',
+      bytesPerSecond: 7,
     });
   });
 
@@ -89,6 +97,7 @@ describe('resolveTuning', () => {
     expect(messageOf(() => resolveTuning({ workers: 0 }))).toMatch(
       /integer from 1 to 256 for workers/,
     );
+    expect(messageOf(() => resolveTuning({ bytesPerSecond: -1 }))).toMatch(/for bytesPerSecond/);
     expect(messageOf(() => resolveTuning({ workers: 1.5 }))).toMatch(/received 1.5/);
     expect(messageOf(() => resolveTuning({ memoryBytes: 1024 }))).toMatch(/for memoryBytes/);
     expect(messageOf(() => resolveTuning({ io: 'fast' as 'auto' }))).toBe(

@@ -122,6 +122,21 @@ export const factsSchema = z.object({
 });
 export type Facts = z.infer<typeof factsSchema>;
 
+export const computerSchema = z.object({
+  account: text,
+  sid: text,
+  groups: z.array(text),
+  privileges: z.array(text),
+  longPaths: z.boolean(),
+  eventSource: z.boolean(),
+  defender: z
+    .object({ realTime: z.boolean(), paths: z.array(text), processes: z.array(text) })
+    .nullable(),
+});
+export type Computer = z.infer<typeof computerSchema>;
+
+export const writtenSchema = z.object({ written: z.literal(true) });
+
 /** Numbers in one text: lists of them may be long. */
 const numbers = text.transform((list) => (list === '' ? [] : list.split(',').map(Number)));
 

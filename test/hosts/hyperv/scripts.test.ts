@@ -30,8 +30,13 @@ const KNOWN_COMMANDS = [
   'Get-WinEvent',
   'Get-ClusterGroup',
   'Get-ClusterSharedVolume',
+  'Get-MpComputerStatus',
+  'Get-MpPreference',
+  'Write-EventLog',
   'cmd.exe',
+  'reg.exe',
   'vssadmin.exe',
+  'whoami.exe',
 ];
 /** Those of the driving side alone. */
 const DRIVER_COMMANDS = [

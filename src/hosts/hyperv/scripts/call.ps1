@@ -22,7 +22,7 @@ function Get-FirnText([string] $name) {
 function Get-FirnHostBlock {
     if ($global:FirnHostBlock) { return $global:FirnHostBlock }
     $names = 'json.ps1', 'errors.ps1', 'common.ps1', 'inventory.ps1', 'claims.ps1', 'jobs.ps1', 'checkpoint.ps1',
-        'tracking.ps1', 'shadow.ps1', 'doctor.ps1', 'host.ps1'
+        'tracking.ps1', 'shadow.ps1', 'doctor.ps1', 'computer.ps1', 'host.ps1'
     $texts = foreach ($name in $names) { Get-FirnText $name }
     $text = 'param([string] $request)' + "`n" + ($texts -join "`n") + "`n" + 'Invoke-FirnRequest $request'
     $global:FirnHostBlock = [scriptblock]::Create($text)

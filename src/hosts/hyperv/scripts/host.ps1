@@ -17,6 +17,8 @@ function Invoke-FirnOperation([string] $operation, $parameters) {
         'end-set' { return Remove-FirnSet $parameters }
         'facts' { return Get-FirnFacts }
         'leftovers' { return Get-FirnLeftovers }
+        'computer' { return Get-FirnComputer }
+        'write-event' { return Write-FirnEvent $parameters }
         default { throw "The operation $operation is not known" }
     }
 }

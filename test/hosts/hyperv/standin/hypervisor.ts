@@ -85,6 +85,9 @@ export class Hypervisor {
   readonly destroyed: string[] = [];
   readonly converted: string[] = [];
   readonly sets: { writers: boolean; vms: string[] }[] = [];
+  readonly events: Record<string, unknown>[] = [];
+  /** What Microsoft Defender answers. */
+  defender = { realTime: true, paths: [] as string[], processes: [] as string[] };
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #following = new Set<Promise<void>>();
@@ -109,6 +112,7 @@ export class Hypervisor {
     for (const { name } of hypervisor.volumes) await mkdir(name, { recursive: true });
     await mkdir(path.join(folder, 'shadows'));
     await hypervisor.setWriterState(1);
+    await hypervisor.setAccount({});
     for (const spec of specs) await hypervisor.add(spec);
     await new Promise<void>((resolve) => hypervisor.#server.listen(0, '127.0.0.1', resolve));
     return hypervisor;
@@ -131,6 +135,7 @@ export class Hypervisor {
     return {
       FIRN_STANDIN_PORT: String(port),
       FIRN_STANDIN_WRITERS: path.join(this.folder, 'writers.txt'),
+      FIRN_STANDIN_FOLDER: this.folder,
       FIRN_STANDIN_SSH_LOG: path.join(this.folder, 'ssh.log'),
       PSModulePath: modules.join(path.delimiter),
       PSModuleAnalysisCachePath: path.join(this.folder, 'module-cache'),
@@ -168,6 +173,26 @@ export class Hypervisor {
       `   Status: [${state}] Stabil`,
     ];
     await writeFile(path.join(this.folder, 'writers.txt'), text.join('\r\n'));
+  }
+
+  /** Who runs Firn, as whoami.exe on a German system tells it, and the values in the registry that reg.exe finds. */
+  async setAccount({
+    user = ['nt-autorität\\system', 'S-1-5-18'],
+    groups = ['S-1-16-16384', 'S-1-5-32-544'],
+    privileges = ['SeBackupPrivilege', 'SeManageVolumePrivilege', 'SeSecurityPrivilege'],
+    longPaths = false,
+    eventSource = true,
+  }): Promise<void> {
+    const row = (...cells: string[]) => `${cells.map((cell) => `"${cell}"`).join(',')}\r\n`;
+    const write = (name: string, text: string) => writeFile(path.join(this.folder, name), text);
+    const rows = (table: string[]) => table.join('');
+    await write('user.txt', row(...user));
+    await write('groups.txt', rows(groups.map((sid) => row('Gruppe', 'Typ', sid, 'Aktiviert'))));
+    await write('priv.txt', rows(privileges.map((name) => row(name, 'Recht', 'Deaktiviert'))));
+    const value = `    LongPathsEnabled    REG_DWORD    0x${longPaths ? 1 : 0}\r\n`;
+    await write('LongPathsEnabled.txt', value);
+    if (eventSource) await write('Firn.txt', 'HKEY_LOCAL_MACHINE\\...\\Firn\r\n');
+    else await rm(path.join(this.folder, 'Firn.txt'), { force: true });
   }
 
   /** Waits for work that goes on by itself before the host is stopped. */
@@ -294,6 +319,13 @@ export class Hypervisor {
         if (this.faults.mergeEvents.length === 0)
           throw new Error('Es wurden keine Ereignisse gefunden.');
         return this.faults.mergeEvents.map((Message) => ({ Id: 19100, Message }));
+      case 'Get-MpPreference':
+        return [{ ExclusionPath: this.defender.paths, ExclusionProcess: this.defender.processes }];
+      case 'Get-MpComputerStatus':
+        return [{ RealTimeProtectionEnabled: this.defender.realTime }];
+      case 'Write-EventLog':
+        this.events.push(given);
+        return [];
       case 'Get-ClusterGroup':
         return this.#clusterGroup(String(given.VMId));
       case 'Get-ClusterSharedVolume':

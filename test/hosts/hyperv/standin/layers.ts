@@ -113,7 +113,13 @@ async function writeImage(file: string, pages: Pages, id: string, parent: string
     await handle.close();
   }
   const session = loadEngine().startCopy({
-    tuning: { workers: 1, memoryBytes: 160 * MIB, io: 'buffered', backend: 'threads' },
+    tuning: {
+      workers: 1,
+      memoryBytes: 160 * MIB,
+      io: 'buffered',
+      backend: 'threads',
+      bytesPerSecond: 0,
+    },
     source: { path: raw, open: { parentFolders: [], parents: [], format: 'raw' } },
     target: {
       path: temporary,
