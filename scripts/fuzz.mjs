@@ -1,6 +1,7 @@
 /**
  * Fuzzes what Firn reads of others: builds the libFuzzer targets of native/fuzz with Clang, AddressSanitizer and
- * UndefinedBehaviorSanitizer, makes their seeds, and gives each target the same time. The last line is the sum over all targets:
+ * UndefinedBehaviorSanitizer, makes their seeds, and gives each target the same time, as many at once as there are processors. The last line
+ * is the sum over all targets:
  *
  *   N passed, N failed, N skipped
  *
@@ -11,7 +12,7 @@
  * run goes on. Findings become tests by a copy into native/fuzz/findings/TARGET (native/fuzz/findings_test.cc).
  */
 
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -21,6 +22,7 @@ import { parseArgs } from 'node:util';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUILD = process.env.FIRN_FUZZ_BUILD ?? join(ROOT, 'build-fuzz');
 const SAMPLES = process.env.FIRN_SAMPLES ?? join(ROOT, '../shared/data/vhdx');
+const STDERR_MAX = 2 ** 20;
 const LIMITS = ['-rss_limit_mb=1024', '-malloc_limit_mb=256', '-timeout=20', '-max_len=65536'];
 
 const { values, positionals } = parseArgs({
@@ -73,26 +75,35 @@ function seed(targets) {
   }
 }
 
-/** Runs a target for its time and returns what it did: executions, coverage, and whether nothing was found. */
-function fuzz(target) {
+/** The exit code of a program, and the end of what it said on standard error. */
+function run(command, parameters) {
+  return new Promise((resolve) => {
+    let stderr = '';
+    const child = spawn(command, parameters, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      stderr = (stderr + text).slice(-STDERR_MAX);
+    });
+    child.on('error', (error) => resolve({ status: null, stderr: String(error) }));
+    child.on('close', (status) => resolve({ status, stderr }));
+  });
+}
+
+/** Runs a target for its time and resolves with what it did: executions, coverage, and whether nothing was found. */
+async function fuzz(target) {
   const corpus = join(BUILD, 'corpus', target);
   const findings = join(BUILD, 'findings', target);
   for (const folder of [corpus, findings]) mkdirSync(folder, { recursive: true });
   const folders = [corpus, join(BUILD, 'seeds', target)].filter((folder) => existsSync(folder));
-  const { status, stderr } = spawnSync(
-    'nice',
-    [
-      '-n',
-      '10',
-      join(BUILD, `native/fuzz/fuzz_${target}`),
-      `-max_total_time=${seconds}`,
-      ...LIMITS,
-      '-print_final_stats=1',
-      `-artifact_prefix=${findings}/`,
-      ...folders,
-    ],
-    { cwd: ROOT, encoding: 'utf8', maxBuffer: 1024 * 1024 * 1024 },
-  );
+  const { status, stderr } = await run('nice', [
+    '-n',
+    '10',
+    join(BUILD, `native/fuzz/fuzz_${target}`),
+    `-max_total_time=${seconds}`,
+    ...LIMITS,
+    '-print_final_stats=1',
+    `-artifact_prefix=${findings}/`,
+    ...folders,
+  ]);
   const number = (pattern) => Number([...stderr.matchAll(pattern)].at(-1)?.[1] ?? 0);
   const executions = number(/^stat::number_of_executed_units: +(\d+)$/gm);
   const edges = number(/\bcov: (\d+)/g);
@@ -117,14 +128,19 @@ if (spawnSync('clang++', ['--version'], { stdio: 'ignore' }).status !== 0) {
 }
 build();
 seed(targets);
-const results = targets.map((target) => {
-  const result = fuzz(target);
-  const count = result.executions.toLocaleString('en');
-  console.log(
-    `${result.ok ? 'ok  ' : 'FAIL'} ${target.padEnd(8)} ${count.padStart(12)} executions, ${result.edges} edges, ${result.peak} MiB at most`,
-  );
-  return result;
-});
+const results = [];
+const waiting = [...targets];
+async function fuzzWaiting() {
+  for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
+    const result = await fuzz(target);
+    const count = result.executions.toLocaleString('en');
+    console.log(
+      `${result.ok ? 'ok  ' : 'FAIL'} ${target.padEnd(8)} ${count.padStart(12)} executions, ${result.edges} edges, ${result.peak} MiB at most`,
+    );
+    results.push(result);
+  }
+}
+await Promise.all(Array.from({ length: availableParallelism() }, fuzzWaiting));
 const executed = results.reduce((sum, result) => sum + result.executions, 0);
 const failed = results.filter((result) => !result.ok).length;
 console.log(

@@ -27,14 +27,11 @@ import {
   type UnusedOptions,
 } from '../engine/options.js';
 import { firnError } from '../errors.js';
-import { commitRun } from '../repository/commit.js';
-import { newId } from '../repository/format/names.js';
-import {
-  FORMAT_VERSION,
-  isDiskName,
-  type PointObject,
-  type PointUnused,
-} from '../repository/format/objects.js';
+import { commitRun, ignoreDamage } from '../repository/commit.js';
+import { FORMAT_VERSION } from '../repository/format/members.js';
+import { isDiskName, newId } from '../repository/format/names.js';
+import type { PointObject, PointUnused } from '../repository/format/objects.js';
+import { type LastOrders, lastOrders, orderAfter } from '../repository/point-order.js';
 import type { Repository } from '../repository/repository.js';
 import { parseTags } from '../repository/tags.js';
 import { type JobOptions, type Run, startRun } from './run.js';
@@ -193,24 +190,29 @@ async function runBackup(
   const commit = await commitRun(
     repository,
     {
-      store,
-      point: (stored, attempt) => ({
-        type: 'point',
-        version: FORMAT_VERSION,
-        id: newId(),
-        vm: { name: vm },
-        created: created.toISOString(),
-        consistency: 'crash',
-        method: 'files',
-        host: hostname(),
-        ...machine?.describe(),
-        run,
-        attempt,
-        disks: describe(stored).map(pointDisk),
-        ...(tags.length > 0 && { tags }),
-        firn: engine.version(),
-        stats: pointStats(tally.summary(describe(stored))),
-      }),
+      store: async (view, attempt) => {
+        const earlier = earlierPoints(repository);
+        return { ...(await store(view, attempt)), last: await earlier };
+      },
+      point: (stored, attempt) => {
+        const about = { vm: { name: vm }, created: created.toISOString(), ...machine?.describe() };
+        return {
+          type: 'point',
+          version: FORMAT_VERSION,
+          id: newId(),
+          consistency: 'crash',
+          method: 'files',
+          host: hostname(),
+          ...about,
+          ...orderAfter(stored.last, about),
+          run,
+          attempt,
+          disks: describe(stored).map(pointDisk),
+          ...(tags.length > 0 && { tags }),
+          firn: engine.version(),
+          stats: pointStats(tally.summary(describe(stored))),
+        };
+      },
       ...(machine !== undefined && { aroundSeal: machine.aroundSeal }),
     },
     session.signal,
@@ -218,6 +220,16 @@ async function runBackup(
   const disks = describe(commit.stored);
   const { point, attempts } = commit;
   return { point, disks, attempts, summary: tally.summary(disks) };
+}
+
+/** Where the points that are there stand: read beside the disks, and looked at when the new one gets its place. */
+function earlierPoints(repository: Repository): Promise<LastOrders> {
+  const reading = repository.canRead
+    ? repository.points(ignoreDamage).then(lastOrders)
+    : Promise.resolve(new Map<string, number>());
+  // If the disks cannot be read either, that is what is said.
+  reading.catch(() => {});
+  return reading;
 }
 
 interface ResolvedSource {

@@ -73,7 +73,9 @@ async function runCopyPoints(
   }
   checkFamily(target, familyOfRepository(source));
   if (source.isSealed && !target.isSealed) {
-    throw firnError('ERR_UNSUPPORTED', 'What is sealed is not copied to where it would not be');
+    throw firnError('ERR_UNSUPPORTED', 'What is sealed is not copied to where it would not be', {
+      hint: 'Copy to a sealed sibling ("firn init --sealed --like REPO"). If the copy may be open: "firn send --unsealed" there, and "firn receive".',
+    });
   }
   const { dryRun = false, bytesPerSecond } = options;
   const chosen = await selectPoints(source, options);

@@ -4,7 +4,12 @@
  * This is the edge of the engine, where bytes do enter JavaScript. For backup, restore and copy use the jobs, which keep them out of it.
  */
 
-import type { DiskIdentity, NativeDisk, NativeInspection } from '../engine/binding.js';
+import type {
+  DiskIdentity,
+  NativeDisk,
+  NativeInspection,
+  NativeTracking,
+} from '../engine/binding.js';
 import { loadEngine, throwIfAborted } from '../engine/engine.js';
 import { integerIn, type OpenDiskOptions, resolveOpenDisk } from '../engine/options.js';
 import { firnError } from '../errors.js';
@@ -79,6 +84,25 @@ export class Disk {
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
+}
+
+/**
+ * What Windows' own driver for virtual disks says of a frozen disk: a second opinion on its content, and whether its changes are tracked.
+ * ERR_UNSUPPORTED on other systems; `tracking` is undefined where Windows tracks nothing. Close `disk` before a layer is to be merged.
+ */
+export async function openDriverDisk(
+  path: string,
+): Promise<{ disk: Disk; tracking: NativeTracking | undefined }> {
+  const engine = loadEngine();
+  // Older systems have a driver and no tracking.
+  const tracking = await engine.driverTracking(path).catch(() => undefined);
+  return { disk: new Disk(await engine.openDriverDisk(path)), tracking };
+}
+
+/** The ranges of a frozen disk that were written since its driver gave out `trackingId`, as [offset, length]. */
+export async function driverChanges(path: string, trackingId: string) {
+  const { ranges } = await loadEngine().driverChanges(path, trackingId);
+  return ranges;
 }
 
 /** Opens a disk image with its parents. */

@@ -151,7 +151,7 @@ async function judgeByPolicy(
   const isOfVms = vms === undefined ? () => true : vmFilter(vms, all);
   const isMeant = ({ point, tags: own }: LabelledPoint) =>
     isOfVms(point) && (tags === undefined || tags.some((tag) => own.includes(tag)));
-  const judged = applyPolicy(all.filter(isMeant), policy, options.timeZone);
+  const judged = applyPolicy(all.filter(isMeant), policy, options.timeZone, Date.now());
   for (const { point, reasons } of judged.flatMap(({ verdicts }) => verdicts)) {
     if (keep.includes(point.id)) reasons.push('new');
   }

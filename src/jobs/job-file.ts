@@ -68,6 +68,7 @@ const JOB_SCHEMA = z.strictObject(
     level: member('level', (value, name) => integerIn(name, value, 0, 64)),
     memory: member('memory', size),
     workers: member('workers', (value, name) => integerIn(name, value, 1, WORKERS_MAX)),
+    limit: member('limit', size),
     tags: list('tags', parseTag),
     retention: retentionSchema.optional(),
   },

@@ -7,8 +7,9 @@
 
 import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine.js';
 import { resolveTuning, type TuningOptions } from '../engine/options.js';
-import { isFirnError } from '../errors.js';
+import { firnError, isFirnError } from '../errors.js';
 import { ignoreDamage } from '../repository/commit.js';
+import type { ConfigObject } from '../repository/format/objects.js';
 import { type Access, Repository } from '../repository/repository.js';
 import { type JobOptions, type Run, startRun } from './run.js';
 import { haveHeader } from './streams/header.js';
@@ -48,9 +49,21 @@ async function runReceive(
   let repository = await openUnlessNew(path, init, access);
   const isNew = repository === undefined;
   const stream = await openStream(fd, tuning, session);
-  repository ??= await Repository.create(path, { like: stream.header.config });
+  repository ??= await makeSibling(path, stream.header.config);
   const received = await receiveAll(repository, stream, tuning, session);
   return { ...received, repository, isNew };
+}
+
+async function makeSibling(path: string, like: ConfigObject): Promise<Repository> {
+  if (like.sealed !== true) return Repository.create(path, { like });
+  // A sealed repository's id key is not in its config, and so not in the stream.
+  throw firnError(
+    'ERR_UNSUPPORTED',
+    'The stream is of a sealed repository, which --init cannot make a sibling of',
+    {
+      hint: 'Make it where both can be reached, with "firn init --sealed --like REPO", and receive into that.',
+    },
+  );
 }
 
 async function openUnlessNew(

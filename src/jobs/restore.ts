@@ -12,12 +12,12 @@ import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine
 import { oneOf, resolveTuning, type TuningOptions } from '../engine/options.js';
 import { firnError, fromFileSystem } from '../errors.js';
 import { readSteadily } from '../repository/commit.js';
+import { restoredName } from '../repository/format/names.js';
 import {
   disksOf,
   filesOf,
   type PointDisk,
   type PointObject,
-  restoredName,
 } from '../repository/format/objects.js';
 import type { Repository } from '../repository/repository.js';
 import { type JobOptions, type Run, startRun } from './run.js';

@@ -49,7 +49,7 @@ const PACK_BYTES_USUAL = 64 * 2 ** 20;
 export interface ScrubOptions extends JobOptions {
   /** After this many milliseconds no pack is begun; but some are read in any case. Until all are read when not given. */
   forMs?: number | undefined;
-  /** How much is read a second at most, in bytes. */
+  /** How much is read a second at most, in bytes; what `tuning` says when not given. */
   bytesPerSecond?: number | undefined;
   tuning?: TuningOptions | undefined;
 }
@@ -94,20 +94,17 @@ async function runScrub(
   options: ScrubOptions,
   session: RunSessionOptions,
 ): Promise<ScrubResult> {
-  const { forMs, bytesPerSecond = 0 } = options;
+  const { forMs } = options;
   if (forMs !== undefined && !(Number.isSafeInteger(forMs) && forMs >= 1)) {
     throw expected('forMs', 'a number of milliseconds', forMs);
   }
-  if (!Number.isSafeInteger(bytesPerSecond) || bytesPerSecond < 0) {
-    throw expected('bytesPerSecond', 'a number of bytes', bytesPerSecond);
-  }
   const begun = performance.now();
-  const tuning = resolveTuning(options.tuning);
+  const bytesPerSecond = options.bytesPerSecond ?? options.tuning?.bytesPerSecond;
+  const tuning = resolveTuning({ ...options.tuning, bytesPerSecond });
   const known = await repository.knownDamage();
   let structure = await runVerify(repository, { tuning: options.tuning }, session);
   const rolling = new RollingRead(repository, tuning, session, {
     deadline: forMs === undefined ? undefined : begun + forMs,
-    bytesPerSecond,
   });
   try {
     await rolling.run();
@@ -136,7 +133,6 @@ async function runScrub(
 
 interface RollingOptions {
   deadline: number | undefined;
-  bytesPerSecond: number;
 }
 
 /** The reading of packs, batch after batch. */
@@ -221,7 +217,6 @@ class RollingRead {
         repository: native,
         tuning: this.#tuning,
         chosen,
-        bytesPerSecond: this.#options.bytesPerSecond,
         stopAfterMs: left === undefined ? 0 : Math.max(1, Math.ceil(left)),
       });
       return runSession(started, { ...this.#session, onStats: this.#reporter(chosen, due) });

@@ -4,9 +4,10 @@
  * The stream goes to a descriptor: a pipe, a file, a tape. Its records go there natively, as they stand in packs.
  */
 
-import type { NativeHave, NativeStats, NativeTuning } from '../engine/binding.js';
+import type { NativeStats, NativeTuning } from '../engine/binding.js';
 import { loadEngine, type RunSessionOptions, runSession } from '../engine/engine.js';
 import { resolveTuning, type TuningOptions } from '../engine/options.js';
+import type { NativeHave } from '../engine/stream-binding.js';
 import { firnError } from '../errors.js';
 import type { Repository } from '../repository/repository.js';
 import type { LabelledPoint } from '../repository/retention.js';

@@ -10,13 +10,9 @@
 
 import { hostname } from 'node:os';
 import { isFirnError } from '../errors.js';
+import { FORMAT_VERSION } from './format/members.js';
 import { newId } from './format/names.js';
-import {
-  CHECKED_PACKS_MAX,
-  type ChecksObject,
-  type DamageObject,
-  FORMAT_VERSION,
-} from './format/objects.js';
+import { CHECKED_PACKS_MAX, type ChecksObject, type DamageObject } from './format/objects.js';
 import type { Repository } from './repository.js';
 
 /** Clocks of hosts that are set right differ by less. */

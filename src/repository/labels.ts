@@ -15,14 +15,9 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expected } from '../engine/options.js';
 import { type FirnError, firnError, isFirnError } from '../errors.js';
+import { FORMAT_VERSION, isText } from './format/members.js';
 import { labelName, newId, pointOfLabel } from './format/names.js';
-import {
-  FORMAT_VERSION,
-  isTags,
-  isText,
-  type LabelObject,
-  type PointObject,
-} from './format/objects.js';
+import { isTags, type LabelObject, type PointObject } from './format/objects.js';
 import type { OnDamaged, Repository } from './repository.js';
 import type { LabelledPoint } from './retention.js';
 

@@ -17,6 +17,7 @@ import type { NativeChunking, NativeDamage, NativeRepository } from '../engine/b
 import { type ChunkingOptions, resolveChunking } from '../engine/options.js';
 import { type ErrorCode, type FirnError, firnError, isFirnError } from '../errors.js';
 import { blake3, deriveKeys, type RepositoryKeys } from './format/keys.js';
+import { FORMAT_VERSION } from './format/members.js';
 import {
   CONFIG_NAME,
   FOLDERS,
@@ -37,7 +38,6 @@ import {
   type ConfigObject,
   type DamageObject,
   encodeObject,
-  FORMAT_VERSION,
   type KeyObject,
   type LabelObject,
   type PointObject,
@@ -51,6 +51,7 @@ import {
 import { encodeRecord, type RecordOpener } from './format/record.js';
 import { ObjectFiles } from './object-files.js';
 import { refuseOccupied, repositoryExists } from './occupied.js';
+import { byOrder } from './point-order.js';
 import {
   type Access,
   notSealed,
@@ -266,9 +267,7 @@ export class Repository {
         onDamaged(id, error);
       }
     }
-    return points.sort(
-      (a, b) => Date.parse(a.created) - Date.parse(b.created) || (a.id < b.id ? -1 : 1),
-    );
+    return points.sort(byOrder);
   }
 
   /**

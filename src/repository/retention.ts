@@ -1,11 +1,15 @@
 /**
  * Retention: which points a policy keeps, and why. Decides only; jobs/forget.ts does it.
  *
- * A pure function of the points: no clock is read. The points of each machine are looked at by themselves, newest first. Every rule marks
+ * A pure function of the points and of the time that it is given. The points of each machine are looked at by themselves, newest first. Every rule marks
  * what it keeps, and what no rule keeps goes; so a rule that is added, or a count that is raised, never makes a point go. "last" counts points;
  * "hourly" to "yearly" keep the newest point of each of so many hours, days, ... that have points, and the very oldest point too
  * while there are fewer of them than asked for, so that history grows to its length instead of starting anew; "within" counts back
  * from the machine's newest point, so that a machine that is no longer backed up does not lose its last points with time.
+ *
+ * Clocks are wrong at times. Newest is what was made last, which is not always what has the latest time (point-order.ts). And a point whose
+ * time is more than a day ahead of now has a time that says nothing: it stays, and the rules go by the others, or the days since
+ * would all be too old for it.
  */
 
 import { z } from 'zod';
@@ -13,6 +17,7 @@ import { expected, integerIn } from '../engine/options.js';
 import { firnError } from '../errors.js';
 import { Calendar, formatSpan, parseSpan, type Span } from './calendar.js';
 import type { PointObject } from './format/objects.js';
+import { byOrder, machineKey } from './point-order.js';
 import { parseTag } from './tags.js';
 
 export { parseTag };
@@ -55,6 +60,9 @@ export interface VmVerdicts {
 
 const PERIODS = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const;
 type Period = (typeof PERIODS)[number];
+
+/** Clocks differ by so much without one of them being wrong: zones are at most 14 hours apart. */
+const AHEAD_MS = 24 * 60 * 60 * 1000;
 
 const BUCKETS: Readonly<Record<Period, (calendar: Calendar, instantMs: number) => string>> = {
   hourly: (calendar, instantMs) => calendar.hour(instantMs),
@@ -122,19 +130,29 @@ export function isEmptyPolicy(policy: RetentionPolicy): boolean {
   );
 }
 
-/** What a policy makes of points: by machine, in the order of their names. A held point always stays. */
+/**
+ * What a policy makes of points: by machine, in the order of their names. A held point always stays, and so does one whose time is ahead of
+ * `nowMs` by more than a day, unless the policy is empty.
+ */
 export function applyPolicy(
   points: readonly LabelledPoint[],
   policy: RetentionPolicy,
   timeZone?: string,
+  nowMs = Number.POSITIVE_INFINITY,
 ): VmVerdicts[] {
   const calendar = new Calendar(timeZone);
+  const isEmpty = isEmptyPolicy(policy);
   return byVm(points).map(({ vm, points: own }) => {
     const verdicts = own.map((each): Verdict => ({ ...each, reasons: [] }));
     for (const { held, reasons } of verdicts) if (held !== undefined) reasons.push(held);
-    keepLast(verdicts, policy.last ?? 0);
-    for (const period of PERIODS) keepPeriod(verdicts, period, policy[period] ?? 0, calendar);
-    if (policy.within !== undefined) keepWithin(verdicts, policy.within, calendar);
+    const ruled = verdicts.filter(({ point, reasons }) => {
+      const isAhead = !isEmpty && Date.parse(point.created) > nowMs + AHEAD_MS;
+      if (isAhead) reasons.push('ahead of the clock');
+      return !isAhead;
+    });
+    keepLast(ruled, policy.last ?? 0);
+    for (const period of PERIODS) keepPeriod(ruled, period, policy[period] ?? 0, calendar);
+    if (policy.within !== undefined) keepWithin(ruled, policy.within, calendar);
     keepTags(verdicts, policy.tags ?? []);
     return { vm, verdicts };
   });
@@ -146,8 +164,7 @@ export function byVm(
 ): { vm: PointObject['vm']; points: LabelledPoint[] }[] {
   const groups = new Map<string, LabelledPoint[]>();
   for (const each of points) {
-    const { id, name } = each.point.vm;
-    const key = id === undefined ? `name ${name}` : `id ${id.toLowerCase()}`;
+    const key = machineKey(each.point.vm);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [each]);
     else group.push(each);
@@ -162,7 +179,7 @@ export function byVm(
 }
 
 function newestFirst({ point: a }: LabelledPoint, { point: b }: LabelledPoint): number {
-  return Date.parse(b.created) - Date.parse(a.created) || compareText(b.id, a.id);
+  return byOrder(b, a);
 }
 
 function compareText(a: string, b: string): number {

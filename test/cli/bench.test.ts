@@ -3,7 +3,7 @@
  * here; test machines are busy.
  */
 
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
@@ -124,6 +124,18 @@ it('a limit is kept to', async () => {
     ]),
   );
   expect(report.measurements[0]?.summary.median).toBeLessThan(12 * 2 ** 20);
+});
+
+it('a limit holds for whole jobs too, and is named as the bottleneck', async () => {
+  const limited = reportOf(
+    await firn(['bench', 'backup', image, ...QUICK, '--rounds', '1', '--limit', '40M', '--json']),
+  );
+  expect(limited.pipeline?.bottleneck).toBe('limit');
+  // A tenth of a second's worth may be made up for, and the last request is not waited for.
+  expect(limited.pipeline?.bytesPerSecond).toBeLessThan(48 * 2 ** 20);
+  expect(limited.pipeline?.stages.limited).toBeGreaterThan(0.3);
+  const both = await firn(['bench', 'copy', image, folder, '--limit', '1M', '--peers', '--json']);
+  expect(exitError(both).error.code).toBe('ERR_INVALID_ARGUMENT');
 });
 
 it('kernels cover each instruction set of BLAKE3, all codecs, and other libraries', async () => {
@@ -279,4 +291,40 @@ it.skipIf(isWindows).each([
   // The first one may be enough to end it before the second arrives.
   if (times === 1 || ended.signal !== null)
     expect([ended.status, ended.signal]).toEqual([status, signal]);
+});
+
+it('what a killed benchmark leaves is removed by the next one there, and nothing else is', async () => {
+  const target = place('killed');
+  const parameters = ['bench', 'read', target, '--seconds', '30', '--size', '64M', '--json'];
+  const mine = (names: readonly string[]) => names.filter((name) => name.startsWith('firn-bench-'));
+  const begin = async () => {
+    const before = readdirSync(target);
+    const child = start(parameters);
+    const ended = finish(child);
+    // It has claimed its folder as soon as it has made its data.
+    const made = () => readdirSync(target).find((name) => !before.includes(name));
+    while (!existsSync(join(target, made() ?? 'none', 'data.raw'))) await sleep(20);
+    return { child, ended, name: made() as string };
+  };
+  const killed = await begin();
+  const living = await begin();
+  killed.child.kill('SIGKILL');
+  await killed.ended;
+  expect(mine(readdirSync(target)).sort()).toEqual([killed.name, living.name].sort());
+
+  // Of another computer, of somebody who has chosen such a name, and one that was only just made.
+  const others = [
+    'firn-bench-elsewhere-abc123',
+    'firn-bench-results',
+    killed.name.replace(/.{6}$/, 'abc123'),
+  ];
+  for (const name of others) mkdirSync(join(target, name));
+  mkdirSync(join(target, 'firn-bench-elsewhere-abc123', 'claims'));
+  writeFileSync(join(target, 'firn-bench-elsewhere-abc123', 'claims', 'bench.lock'), '');
+
+  const quick = ['--block-size', '1M', '--queue-depth', '2'];
+  reportOf(await firn(['bench', 'write', target, ...QUICK, ...quick, '--json']));
+  expect(mine(readdirSync(target)).sort()).toEqual([...others, living.name].sort());
+  living.child.kill('SIGINT');
+  await living.ended;
 });

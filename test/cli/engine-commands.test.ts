@@ -17,6 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { NativeStats } from '../../src/engine/binding.js';
 import { exitError, type Finished, firn, jsonLines } from '../helpers/firn.js';
 import { makeContent } from '../helpers/writer.js';
 
@@ -151,6 +152,27 @@ describe('firn backup', () => {
       { disks: { root: string }[] },
     ];
     expect((dry.disks as { root: string }[])[0]?.root).toBe(clone.disks[0]?.root);
+  });
+
+  it('reads no faster than --limit says, and names that as the bottleneck', async () => {
+    const repository = ['--repo', at('limited')];
+    await ok('init', ...repository);
+    const limit = ['--limit', '20M', '--json', ...repository];
+    const named = async (...parameters: string[]) => {
+      const { stats } = (await summary(...parameters, ...limit)) as { stats: NativeStats };
+      expect(stats.bottleneck).toBe('limit');
+      // The last request, of up to 1 MiB, is not waited for.
+      const least = (stats.readBytes - MIB) / (20 * MIB);
+      expect(stats.elapsedSeconds).toBeGreaterThan(0.95 * least);
+      expect(least).toBeGreaterThan(0.3);
+    };
+    await named('backup', '--disk', at('system.raw'), '--codec', 'raw');
+    await named('verify', '--read-data');
+    await named('restore', 'latest', '--to', at('limited.raw'));
+    await named('copy', at('system.raw'), at('limited-copy.raw'));
+    expect(readFileSync(at('limited.raw')).equals(content)).toBe(true);
+    const refused = await run('verify', '--limit', '1M', '--json', ...repository);
+    expect(exitError(refused).error.code).toBe('ERR_INVALID_ARGUMENT');
   });
 
   it('seals no point when a disk is not there', async () => {

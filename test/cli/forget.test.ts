@@ -43,7 +43,7 @@ beforeEach(async () => {
   const times = ['20T11:00:00', '20T22:30:00', '20T23:30:00', '21T22:30:00'];
   for (const [index, time] of times.entries()) {
     const more = {
-      created: `2026-11-${time}Z`,
+      created: `2024-11-${time}Z`,
       ...(index === 0 && { tags: ['release'] }),
     };
     points.push((await writePoint(repository, makeContent(50 + index, index + 1), more)).point);
@@ -59,9 +59,9 @@ describe('firn forget', () => {
     expect(lines[0]).toBe('web');
     expect(lines[1]).toMatch(/^ {2}POINT +TIME +TAGS$/);
     // The day of the third and of the last point is one in this zone.
-    expect(lines[2]).toBe(`  ${short(3)}  2026-11-21 23:30:00           keep: daily 2026-11-21`);
-    expect(lines[3]).toBe(`  ${short(2)}  2026-11-21 00:30:00           forget`);
-    expect(lines[5]).toBe(`  ${short(0)}  2026-11-20 12:00:00  release  forget`);
+    expect(lines[2]).toBe(`  ${short(3)}  2024-11-21 23:30:00           keep: daily 2024-11-21`);
+    expect(lines[3]).toBe(`  ${short(2)}  2024-11-21 00:30:00           forget`);
+    expect(lines[5]).toBe(`  ${short(0)}  2024-11-20 12:00:00  release  forget`);
     expect(stdout).toMatch(/^would forget 3 points, 1 point kept$/m);
     expect(stdout).toMatch(/^ {2}frees [\d.]+ KiB in \d+ chunks that no other point needs$/m);
     expect(await left()).toHaveLength(4);
@@ -82,7 +82,7 @@ describe('firn forget', () => {
         {
           vm: { name: 'web' },
           points: [
-            { id: points[3]?.id, keep: true, reasons: ['daily 2026-11-21'] },
+            { id: points[3]?.id, keep: true, reasons: ['daily 2024-11-21'] },
             { id: points[2]?.id, keep: false, reasons: [], held: false },
             { id: points[1]?.id, keep: false },
             { id: points[0]?.id, keep: true, reasons: ['tag release'], tags: ['release'] },
@@ -133,7 +133,7 @@ describe('firn hold and firn release', () => {
     expect(held.stdout).toBe(`held ${short(0)} of web\nheld ${short(1)} of web\n`);
     const { stdout } = await run('hold');
     expect(stdout).toMatch(
-      new RegExp(`^${short(0)} +2026-11-20 12:00:00 +web +held: audit 2026$`, 'm'),
+      new RegExp(`^${short(0)} +2024-11-20 12:00:00 +web +held: audit 2026$`, 'm'),
     );
 
     const refused = await run('forget', short(0), '--json');

@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { NativeStats } from '../../src/engine/binding.js';
 import { exitError, type Finished, finish, firn, jsonLines, start } from '../helpers/firn.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'firn-vms-'));
@@ -233,6 +234,20 @@ describe('firn backup', () => {
     });
     const { stdout } = await ok('runs', 'list', '--limit', '1');
     expect(stdout).toMatch(/ done +1\/1 +the db +nightly +lab:/);
+  });
+
+  it("reads no faster than a job's limit allows, of which each of two machines has a half", async () => {
+    writeFileSync(at('gentle.yaml'), 'vms: [web]\nlimit: 60M\n');
+    const gentle = ['backup', '--job', at('gentle.yaml'), '--keep-unused', '--tracking', 'none'];
+    const finished = await run(...gentle, ...SMALL, '--json');
+    expect(finished.status).toBe(0);
+    const { vms } = jsonLines(finished).at(-1) as unknown as { vms: { stats: NativeStats }[] };
+    const stats = vms[0]?.stats as NativeStats;
+    expect(stats.bottleneck).toBe('limit');
+    // The last request, of up to 1 MiB, is not waited for.
+    const least = (stats.readBytes - 2 ** 20) / (30 * 2 ** 20);
+    expect(least).toBeGreaterThan(0.3);
+    expect(stats.elapsedSeconds).toBeGreaterThan(0.95 * least);
   });
 
   it.skipIf(isWindows)(

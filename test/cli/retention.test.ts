@@ -47,7 +47,7 @@ function writeJob(...more: string[]): void {
 async function history(vm: { name: string; id?: string }, days: number, job?: string) {
   const points = [];
   for (let day = 1; day <= days; day++) {
-    const created = `2026-01-0${day}T12:00:00Z`;
+    const created = `2024-01-0${day}T12:00:00Z`;
     const capture: PointCapture = {
       ...(job !== undefined && { job }),
       run: 'ab'.repeat(16),

@@ -2,7 +2,7 @@
  * Goal: a power cut at any moment of a repository's life costs what was not sealed yet, and nothing else. Method: everything that a process
  * does to a repository's files is recorded (recorder.c) while it makes points, forgets one and collects; then, for moments all over the
  * record, the states that a file system may be found in afterwards are written out and opened. FIRN_POWER_CUTS=all goes through
- * every call instead of some hundred.
+ * every call instead of some hundred. The same for a repository that is sealed, at fewer moments, as its files are made by the same calls.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -16,7 +16,7 @@ import { backup } from '../../src/jobs/backup.js';
 import { prune } from '../../src/jobs/prune.js';
 import { restore } from '../../src/jobs/restore.js';
 import { verify } from '../../src/jobs/verify.js';
-import { Repository } from '../../src/repository/repository.js';
+import { type Access, Repository } from '../../src/repository/repository.js';
 import {
   type Fate,
   type RecordedCall,
@@ -24,26 +24,47 @@ import {
   readRecord,
   seededRandom,
 } from '../helpers/crash-states.js';
+import { PASSPHRASE, passphrase } from '../helpers/sealed.js';
 import { randomContent } from '../helpers/writer.js';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const FATES: readonly Fate[] = ['lost', 'names lost', 'contents lost', 'kept', 'some', 'some'];
-const EVERY = process.env.FIRN_POWER_CUTS === 'all' ? 1 : 7;
+const ALL = process.env.FIRN_POWER_CUTS === 'all';
 const KIB = 1024;
 
+/** A kind of repository, and at each how manieth call its states are opened. */
+interface Kind {
+  name: 'unsealed' | 'sealed';
+  every: number;
+  access: Access;
+}
+
+const UNSEALED: Kind = { name: 'unsealed', every: ALL ? 1 : 7, access: {} };
+const SEALED: Kind = {
+  name: 'sealed',
+  every: ALL ? 1 : 25,
+  // A new buffer each time, as it is overwritten after use.
+  get access() {
+    return { passphrase: passphrase() };
+  },
+};
+
+let tmp: string;
+/** Of the record that is looked at. */
 let folder: string;
 let canRecord = false;
 beforeAll(async () => {
-  folder = await realpath(await mkdtemp(path.join(tmpdir(), 'firn-power-')));
-  const library = path.join(folder, 'recorder.so');
+  tmp = await realpath(await mkdtemp(path.join(tmpdir(), 'firn-power-')));
+  const library = path.join(tmp, 'recorder.so');
   const source = path.join(HERE, 'recorder.c');
   const compiled = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl']);
   canRecord = process.platform === 'linux' && compiled.status === 0;
 });
-afterAll(() => rm(folder, { recursive: true }));
+afterAll(() => rm(tmp, { recursive: true }));
 
 /** Disks that share halves, so that later points rely on what earlier ones have stored, and collections have packs to write anew. */
-async function record(): Promise<{ calls: RecordedCall[]; disks: Buffer[] }> {
+async function record({ name }: Kind): Promise<{ calls: RecordedCall[]; disks: Buffer[] }> {
+  folder = await realpath(await mkdtemp(path.join(tmp, `${name}-`)));
   const part = () => randomContent(300 * KIB);
   const [a, b, c] = [part(), part(), part()];
   const disks = [Buffer.concat([a, b]), Buffer.concat([a, c]), Buffer.concat([part(), c])];
@@ -52,13 +73,15 @@ async function record(): Promise<{ calls: RecordedCall[]; disks: Buffer[] }> {
   }
   await mkdir(path.join(folder, 'marks'));
   const log = path.join(folder, 'log');
-  const finished = spawnSync(process.execPath, [path.join(HERE, 'recorded-workload.mjs'), folder], {
+  const program = [path.join(HERE, 'recorded-workload.mjs'), folder];
+  if (name === 'sealed') program.push(PASSPHRASE);
+  const finished = spawnSync(process.execPath, program, {
     encoding: 'utf8',
     env: {
       ...process.env,
       FIRN_RECORD_ROOT: path.join(folder, 'repository'),
       FIRN_RECORD_LOG: log,
-      LD_PRELOAD: path.join(folder, 'recorder.so'),
+      LD_PRELOAD: path.join(tmp, 'recorder.so'),
     },
   });
   expect(finished.stderr).toBe('');
@@ -91,8 +114,13 @@ class Promises {
   }
 }
 
-async function expectWhole(root: string, promises: Promises, disks: readonly Buffer[]) {
-  const repository = await Repository.open(root);
+async function expectWhole(
+  root: string,
+  { access }: Kind,
+  promises: Promises,
+  disks: readonly Buffer[],
+) {
+  const repository = await Repository.open(root, undefined, access);
   const points = await repository.points();
   const ids = new Set(points.map((point) => point.id));
   expect([...promises.whole].filter((id) => !ids.has(id))).toEqual([]);
@@ -120,6 +148,7 @@ async function goOn(repository: Repository): Promise<void> {
  * if the program had never made that kind of call.
  */
 async function openStates(
+  kind: Kind,
   calls: readonly RecordedCall[],
   disks: readonly Buffer[],
   unsynced = '',
@@ -134,16 +163,16 @@ async function openStates(
     if (call.kind === 'K') promises.take(call.first.toString('utf8'));
     if (call.kind !== unsynced) files.take(call);
     // Behind what makes something durable or answers something, and at every few other calls.
-    if (!'KD'.includes(call.kind) && index % EVERY !== 0) continue;
+    if (!'KD'.includes(call.kind) && index % kind.every !== 0) continue;
     const one = FATES[count.moments++ % FATES.length] ?? 'some';
-    for (const fate of EVERY === 1 ? FATES : [one, 'some' as const]) {
+    for (const fate of ALL ? FATES : [one, 'some' as const]) {
       await files.writeTo(root, fate, random);
       try {
         if (promises.created) {
-          const repository = await expectWhole(root, promises, disks);
+          const repository = await expectWhole(root, kind, promises, disks);
           if (count.opened % 10 === 0) await goOn(repository);
         } else {
-          await Repository.open(root).catch((error: unknown) => {
+          await Repository.open(root, undefined, kind.access).catch((error: unknown) => {
             if (!isFirnError(error)) throw error;
           });
         }
@@ -164,12 +193,23 @@ async function openStates(
 describe('a power cut', () => {
   test('at any moment leaves every sealed point whole and no other', async ({ skip }) => {
     if (!canRecord) skip('what a process writes is recorded on Linux, with a C compiler');
-    const { calls, disks } = await record();
-    const { opened, moments } = await openStates(calls, disks);
+    const { calls, disks } = await record(UNSEALED);
+    const { opened, moments } = await openStates(UNSEALED, calls, disks);
     console.log(`${opened} states at ${moments} of ${calls.length} calls were opened`);
     expect(opened).toBeGreaterThan(100);
     // The model takes away what is not synced: without either kind of sync, points that were sealed are lost.
-    await expect(openStates(calls, disks, 'D')).rejects.toThrow(/^after call/);
-    await expect(openStates(calls, disks, 'S')).rejects.toThrow(/^after call/);
+    await expect(openStates(UNSEALED, calls, disks, 'D')).rejects.toThrow(/^after call/);
+    await expect(openStates(UNSEALED, calls, disks, 'S')).rejects.toThrow(/^after call/);
+  }, 900_000);
+
+  test('leaves as much in a sealed repository, which opens with its passphrase', async ({
+    skip,
+  }) => {
+    if (!canRecord) skip('what a process writes is recorded on Linux, with a C compiler');
+    const { calls, disks } = await record(SEALED);
+    const { opened, moments } = await openStates(SEALED, calls, disks);
+    console.log(`sealed: ${opened} states at ${moments} of ${calls.length} calls were opened`);
+    expect(opened).toBeGreaterThan(50);
+    await expect(openStates(SEALED, calls, disks, 'S')).rejects.toThrow(/^after call/);
   }, 900_000);
 });

@@ -1,7 +1,9 @@
 /**
  * What is recorded under recorder.c: a repository's life in one process. Each file that it makes in `marks` says how far it is.
  *
- *   node recorded-workload.mjs FOLDER      uses FOLDER/repository, FOLDER/marks and FOLDER/disk-1.raw, disk-2.raw, ...
+ *   node recorded-workload.mjs FOLDER [PASSPHRASE]     uses FOLDER/repository, FOLDER/marks and FOLDER/disk-1.raw, disk-2.raw, ...
+ *
+ * With a passphrase, which is a test's, the repository is sealed.
  */
 
 import { writeFileSync } from 'node:fs';
@@ -10,12 +12,13 @@ import path from 'node:path';
 const { Repository, backup, forget, prune } = await import(
   new URL('../../dist/index.js', import.meta.url).href
 );
-const folder = process.argv[2];
+const [folder, passphrase] = process.argv.slice(2);
 const root = path.join(folder, 'repository');
 const tuning = { workers: 2, backend: 'threads' };
 const mark = (text) => writeFileSync(path.join(folder, 'marks', text), '');
 
-const repository = await Repository.create(root);
+const sealing = passphrase && { passphrase: Buffer.from(passphrase), scryptCost: 2 ** 10 };
+const repository = await Repository.create(root, sealing || {});
 mark('created');
 const points = [];
 for (const number of [1, 2]) {

@@ -81,6 +81,12 @@ static void put(char kind, uint64_t inode, uint64_t offset, const void *first, u
   errno = saved;
 }
 
+/* Whether it is SQLite's index of a log: shared memory that happens to have a name, and is made anew from the log. */
+static int is_scratch(const char *path) {
+  size_t length = strlen(path);
+  return length > 4 && strcmp(path + length - 4, "-shm") == 0;
+}
+
 /* The absolute path; "" where it lies elsewhere. */
 static const char *inside(int folder, const char *path, char *out) {
   char base[PATH_MAX] = "";
@@ -98,6 +104,7 @@ static const char *inside(int folder, const char *path, char *out) {
   } else {
     snprintf(out, 2 * PATH_MAX, "%s", path);
   }
+  if (is_scratch(out)) return "";
   size_t length = strlen(root);
   return strncmp(out, root, length) == 0 && (out[length] == '/' || out[length] == 0) ? out : "";
 }
@@ -111,6 +118,7 @@ static int watched(int fd, char *path, struct stat *about) {
   path[length] = 0;
   size_t prefix = strlen(root);
   if (strncmp(path, root, prefix) != 0 || (path[prefix] != '/' && path[prefix] != 0)) return 0;
+  if (is_scratch(path)) return 0;
   return fstat(fd, about) == 0;
 }
 

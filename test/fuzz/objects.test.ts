@@ -12,6 +12,7 @@ import {
   parseSentPoint,
   parseStreamHeader,
 } from '../../src/jobs/streams/header.js';
+import { restoredName } from '../../src/repository/format/names.js';
 import {
   parseChecks,
   parseCondemned,
@@ -21,7 +22,6 @@ import {
   parseKey,
   parseLabel,
   parsePoint,
-  restoredName,
 } from '../../src/repository/format/objects.js';
 import { decodeRecord, encodeRecord } from '../../src/repository/format/record.js';
 import { decodeLeaf, decodeNode, decodeRoot } from '../../src/rescue/map.js';

@@ -48,7 +48,7 @@ export async function imageOf(
     return target;
   }
   const session = loadEngine().startCopy({
-    tuning: { workers: 2, memoryBytes: 160 * MIB, io: 'auto', backend: 'auto' },
+    tuning: { workers: 2, memoryBytes: 160 * MIB, io: 'auto', backend: 'auto', bytesPerSecond: 0 },
     source: { path: source, open: { parentFolders: [], parents: [], format: 'raw' } },
     target: {
       path: target,

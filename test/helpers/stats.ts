@@ -18,7 +18,16 @@ export function makeStats(members: Partial<NativeStats>): NativeStats {
     workers: 2,
     backend: 'threads',
     memoryBytes: 0,
-    stages: { source: 0, scan: 0, hash: 0, compress: 0, target: 0, starved: 0, blocked: 0 },
+    stages: {
+      source: 0,
+      scan: 0,
+      hash: 0,
+      compress: 0,
+      target: 0,
+      starved: 0,
+      blocked: 0,
+      limited: 0,
+    },
     bottleneck: 'none',
     ...members,
   };

@@ -25,7 +25,7 @@ async function sealed(
   tags?: string[],
   id?: string,
 ) {
-  const created = `2026-11-${String(day).padStart(2, '0')}T12:00:00Z`;
+  const created = `2024-11-${String(day).padStart(2, '0')}T12:00:00Z`;
   const more = { created, vm: { name, ...(id && { id }) }, ...(tags && { tags }) };
   const point = pointFor(NO_DISK, 0, more);
   await repository.seal(point);

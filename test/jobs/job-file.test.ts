@@ -58,6 +58,7 @@ describe('docs/jobs.md', () => {
       level: 3,
       memory: 512 * 2 ** 20,
       workers: 4,
+      limit: 200 * 2 ** 20,
       tags: ['nightly', 'gold'],
       retention: {
         last: 3,

@@ -10,9 +10,12 @@ import { checkPacks } from '../../src/jobs/check-packs.js';
 import { copyPoints } from '../../src/jobs/copy-points.js';
 import { forget } from '../../src/jobs/forget.js';
 import { prune } from '../../src/jobs/prune.js';
+import { type ReceiveOptions, receive } from '../../src/jobs/receive.js';
 import { repairIndex } from '../../src/jobs/repair.js';
 import { restore } from '../../src/jobs/restore.js';
 import { scrub } from '../../src/jobs/scrub.js';
+import { send } from '../../src/jobs/send.js';
+import { withInput, withOutput } from '../../src/jobs/streams/descriptors.js';
 import { verify } from '../../src/jobs/verify.js';
 import { packFile } from '../../src/repository/format/names.js';
 import { Repository } from '../../src/repository/repository.js';
@@ -141,7 +144,82 @@ describe('a sealed repository', () => {
     const [point] = await sealed.points();
     expect((await restored(sealed, point?.id ?? '')).equals(content)).toBe(true);
     const back = await newRepository({ like: plain.config });
-    expect(await codeOf(() => copyPoints(sealed, back, { all: true }))).toBe('ERR_UNSUPPORTED');
+    const refused = (async () => copyPoints(sealed, back, { all: true }))();
+    await expect(refused).rejects.toMatchObject({
+      code: 'ERR_UNSUPPORTED',
+      hint: expect.stringContaining('firn send --unsealed'),
+    });
+  });
+});
+
+describe('a stream of a sealed repository, which is not sealed itself', () => {
+  const stream = async (repository: Repository) => {
+    const file = path.join(await temporaryFolder(), 'stream');
+    await withOutput(file, {}, (fd) => send(repository, { all: true, unsealed: true, fd }));
+    return file;
+  };
+  const take = (target: Repository, file: string, options: Partial<ReceiveOptions> = {}) =>
+    withInput(file, (fd) => receive(target.path, { fd, ...options }));
+  const withKey = () => ({ access: { passphrase: passphrase() } });
+  const likeOf = (repository: Repository) => ({ ...repository.config, idKey: repository.idKey });
+
+  test('is received by a sealed sibling, once, and sealed there', async () => {
+    const repository = await newSealed();
+    const content = makeContent(1000, 21);
+    await backUp(repository, content);
+    const sibling = await newSealed({ like: likeOf(repository) });
+    const file = await stream(repository);
+    for (const isOld of [false, true]) {
+      const { points } = await take(sibling, file, withKey());
+      expect(points.map((each) => each.isOld)).toEqual([isOld]);
+    }
+    const opened = await openSealed(sibling);
+    const [point] = await opened.points();
+    expect((await restored(opened, point?.id ?? '')).equals(content)).toBe(true);
+    expect((await verify(opened, { readData: true })).problems).toEqual([]);
+    // The other way round, and back: it is the same point everywhere.
+    await take(repository, await stream(opened), withKey());
+    expect(await repository.points()).toHaveLength(1);
+    expect((await copyPoints(opened, repository, { all: true })).left).toHaveLength(1);
+  });
+
+  test('is received by an unsealed sibling, and what that sends by the sealed one', async () => {
+    const plain = await newRepository();
+    const sealed = await newSealed({ like: plain.config });
+    const content = makeContent(1000, 22);
+    await backUp(sealed, content);
+    const received = await take(plain, await stream(sealed));
+    const { id } = received.points[0]?.point ?? { id: '' };
+    expect((await restored(plain, id)).equals(content)).toBe(true);
+    const more = makeContent(700, 23);
+    await backUp(plain, more);
+    const { points } = await take(sealed, await stream(plain), withKey());
+    expect(points.map(({ isOld }) => isOld)).toEqual([true, false]);
+    expect((await restored(sealed, points[1]?.point.id ?? '')).equals(more)).toBe(true);
+    expect((await verify(sealed, { readData: true })).problems).toEqual([]);
+  });
+
+  test('is refused by whoever is no sibling, has no key or only writes, and makes no repository', async () => {
+    const repository = await newSealed();
+    await backUp(repository, makeContent(200, 24));
+    const file = await stream(repository);
+    expect(await codeOf(() => take(repository, file))).toBe('ERR_KEY_REQUIRED');
+    const stranger = await newSealed();
+    expect(await codeOf(() => take(stranger, file, withKey()))).toBe('ERR_STREAM_MISMATCH');
+    const plain = await newRepository();
+    expect(await codeOf(() => take(plain, file))).toBe('ERR_STREAM_MISMATCH');
+    const sibling = await newSealed({ like: likeOf(repository) });
+    await openWriteOnly(sibling);
+    const host = { access: { passphrase: passphrase('host') } };
+    expect(await codeOf(() => take(sibling, file, host))).toBe('ERR_KEY_WRITE_ONLY');
+    expect(await sibling.points()).toEqual([]);
+    const none = path.join(await temporaryFolder(), 'none');
+    const init = withInput(file, (fd) => receive(none, { fd, init: true, ...withKey() }));
+    await expect(init).rejects.toMatchObject({
+      code: 'ERR_UNSUPPORTED',
+      hint: expect.stringContaining('firn init --sealed --like'),
+    });
+    expect(await codeOf(() => Repository.open(none))).toBe('ERR_REPOSITORY_NOT_FOUND');
   });
 });
 

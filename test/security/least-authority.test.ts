@@ -10,12 +10,8 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { backup } from '../../src/jobs/backup.js';
 import { restore } from '../../src/jobs/restore.js';
-import {
-  encodeObject,
-  isDiskName,
-  parsePoint,
-  restoredName,
-} from '../../src/repository/format/objects.js';
+import { isDiskName, restoredName } from '../../src/repository/format/names.js';
+import { encodeObject, parsePoint } from '../../src/repository/format/objects.js';
 import { encodeRecord } from '../../src/repository/format/record.js';
 import type { Repository } from '../../src/repository/repository.js';
 import { Rescue } from '../../src/rescue/rescue.js';

@@ -9,7 +9,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../../errors.js';
 import { withoutMark } from '../../hosts/host.js';
-import { isDiskName } from '../../repository/format/objects.js';
+import { isDiskName } from '../../repository/format/names.js';
 import type { DiskSource } from '../backup.js';
 
 const PAGE_BYTES = 4096;

@@ -9,7 +9,7 @@
  * history; `firn reconcile --run` still takes up a mark that no journal knows.
  */
 
-import { mkdirSync, statSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import path from 'node:path';
 import Database from 'libsql';
 import { type FirnError, firnError } from '../../errors.js';
@@ -96,7 +96,7 @@ export class Journal {
   /** Opens the journal in the state folder, and makes both if need be. ERR_JOURNAL, ERR_VERSION. */
   static open(folder: string): Journal {
     return guarded(folder, () => {
-      mkdirSync(folder, { recursive: true, mode: 0o750 });
+      makeFolder(path.resolve(folder));
       const database = new Database(path.join(folder, FILE_NAME), { timeout: BUSY_TIMEOUT_MS });
       database.pragma('journal_mode = WAL');
       database.pragma('synchronous = FULL');
@@ -180,11 +180,9 @@ export class Journal {
     this.#write('UPDATE runs SET ended = ?, outcome = ? WHERE id = ?', [now(), outcome, run]);
   }
 
-  /** The newest runs, newest first. */
+  /** The newest runs, newest first: by when they were written here, as clocks jump. */
   runs(limit = RUNS_LISTED): RunRecord[] {
-    const rows = this.#read<RunRow>('SELECT * FROM runs ORDER BY begun DESC, rowid DESC LIMIT ?', [
-      limit,
-    ]);
+    const rows = this.#read<RunRow>('SELECT * FROM runs ORDER BY rowid DESC LIMIT ?', [limit]);
     return rows.map((row) => this.#record(row));
   }
 
@@ -208,7 +206,7 @@ export class Journal {
   unfinished(): RunRecord[] {
     const rows = this.#read<RunRow>(
       `SELECT * FROM runs WHERE ended IS NULL
-         OR EXISTS (SELECT 1 FROM vms WHERE vms.run = runs.id AND NOT released) ORDER BY begun, rowid`,
+         OR EXISTS (SELECT 1 FROM vms WHERE vms.run = runs.id AND NOT released) ORDER BY rowid`,
       [],
     );
     return rows.map((row) => this.#record(row));
@@ -292,6 +290,22 @@ export class Journal {
 
   #read<Row>(sql: string, values: readonly (string | number)[]): Row[] {
     return guarded(this.folder, () => this.#database.prepare(sql).all(...values) as Row[]);
+  }
+}
+
+/** Makes a folder and those above it, durably: SQLite sees to its files and their names, and to no folder's own name. */
+function makeFolder(folder: string): void {
+  const first = mkdirSync(folder, { recursive: true, mode: 0o750 });
+  // Windows has no way to sync a folder, and does without.
+  if (first === undefined || process.platform === 'win32') return;
+  const above = path.dirname(path.resolve(first));
+  for (let each = folder; each !== above; each = path.dirname(each)) {
+    const parent = openSync(path.dirname(each), 'r');
+    try {
+      fsyncSync(parent);
+    } finally {
+      closeSync(parent);
+    }
   }
 }
 

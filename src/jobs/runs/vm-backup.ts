@@ -425,6 +425,9 @@ function shareOf(tuning: VmBackupOptions['tuning'], parts: number): VmBackupOpti
       NODE_MEMORY_BYTES +
       Math.max(60 * 2 ** 20, Math.floor((memoryBytes - NODE_MEMORY_BYTES) / parts)),
     workers: Math.max(1, Math.ceil(workers / parts)),
+    ...(tuning?.bytesPerSecond && {
+      bytesPerSecond: Math.max(1, Math.floor(tuning.bytesPerSecond / parts)),
+    }),
   };
 }
 

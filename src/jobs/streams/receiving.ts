@@ -6,14 +6,13 @@
  * used twice in a repository; `origin` says which point it is a copy of, and a second copy of that is none.
  */
 
+import type { NativeStats, NativeTuning } from '../../engine/binding.js';
+import { loadEngine, type RunSessionOptions, runSession } from '../../engine/engine.js';
 import type {
   NativeOpenedStream,
   NativeReceiveResult,
-  NativeStats,
-  NativeTuning,
   NativeWholeMaps,
-} from '../../engine/binding.js';
-import { loadEngine, type RunSessionOptions, runSession } from '../../engine/engine.js';
+} from '../../engine/stream-binding.js';
 import { type FirnError, firnError, isFirnError } from '../../errors.js';
 import { commitRun, ignoreDamage } from '../../repository/commit.js';
 import { newId } from '../../repository/format/names.js';
@@ -100,6 +99,8 @@ export async function receiveAll(
   session: RunSessionOptions,
 ): Promise<Received> {
   checkFamily(repository, header.family ?? familyOf(header.config));
+  // Who cannot read what came cannot tell whether all of it is there.
+  repository.requireReader('receive points');
   const engine = loadEngine();
   const known = engine.newWholeMaps();
   const generation = await repository.generation();

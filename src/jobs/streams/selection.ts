@@ -3,6 +3,7 @@
 import { firnError } from '../../errors.js';
 import { ignoreDamage } from '../../repository/commit.js';
 import { labelledPoints, readLabels, withLabels } from '../../repository/labels.js';
+import { byOrder } from '../../repository/point-order.js';
 import type { Repository } from '../../repository/repository.js';
 import type { LabelledPoint } from '../../repository/retention.js';
 
@@ -54,9 +55,7 @@ async function namedPoints(
     const point = await repository.resolvePoint(selector);
     points.set(point.id, withLabels(point, await readLabels(repository, point.id)));
   }
-  return [...points.values()].sort(
-    (a, b) => Date.parse(a.point.created) - Date.parse(b.point.created),
-  );
+  return [...points.values()].sort((a, b) => byOrder(a.point, b.point));
 }
 
 function isOfVm({ point }: LabelledPoint, vm: string): boolean {

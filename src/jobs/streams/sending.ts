@@ -4,14 +4,13 @@
  * A reader's rule holds: when a collection moves packs under the work, everything is listed again and the same stream goes on where it was.
  */
 
+import type { NativeRepository, NativeTuning } from '../../engine/binding.js';
+import { loadEngine, type RunSessionOptions, runSession } from '../../engine/engine.js';
 import type {
   NativeHave,
-  NativeRepository,
   NativeSendResult,
   NativeSendStream,
-  NativeTuning,
-} from '../../engine/binding.js';
-import { loadEngine, type RunSessionOptions, runSession } from '../../engine/engine.js';
+} from '../../engine/stream-binding.js';
 import { isFirnError } from '../../errors.js';
 import { ignoreDamage, isQuiet, mayHaveMoved } from '../../repository/commit.js';
 import type { Repository } from '../../repository/repository.js';

@@ -36,6 +36,9 @@ export function compressLz4(content: Buffer): Buffer | undefined {
 
 /** The content of `stored`, exactly `rawLength` bytes, or undefined if it is anything else. */
 export function decompress(codec: Codec, stored: Buffer, rawLength: number): Buffer | undefined {
+  // Before, as a library that does not load is no damage and must not look like it.
+  if (codec === 'lz4') lz4();
+  if (codec === 'zstd') zstd();
   try {
     const content = decompressUnchecked(codec, stored, rawLength);
     return content?.length === rawLength ? content : undefined;

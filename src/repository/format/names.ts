@@ -83,3 +83,21 @@ export function isIndexFile(file: string): boolean {
 export function isUnfinished(fileName: string): boolean {
   return fileName.startsWith('.tmp-') || fileName.endsWith('.partial');
 }
+
+/**
+ * True if a disk of a point may have this name: a restore makes a file of it, so it must be one plain name on every system. 1 to 128
+ * characters, no control characters or halves of characters, none of / \ : * ? " < > |, no dot or space at the end.
+ */
+export function isDiskName(name: string): boolean {
+  return name.length >= 1 && name.length <= 128 && !/[\p{Cc}\p{Cs}/\\:*?"<>|]|[. ]$/u.test(name);
+}
+
+/**
+ * The name of the file that a restore makes of a disk's name, with its extension or without. Some names mean a device to Windows in every
+ * folder and with every extension ("aux.vhdx"); they get a "_" before them, everywhere, as restored files are moved between systems.
+ */
+export function restoredName(name: string): string {
+  return /^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)/i.test(name)
+    ? `_${name}`
+    : name;
+}

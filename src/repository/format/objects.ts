@@ -6,11 +6,25 @@
  */
 
 import { CONSISTENCIES, type Consistency } from '../../consistency.js';
-import { type FirnError, firnError } from '../../errors.js';
-import { isId, isPackName, labelName } from './names.js';
+import { firnError } from '../../errors.js';
+import {
+  allow,
+  checkVersion,
+  corrupt,
+  has,
+  isArrayOf,
+  isHex,
+  isInteger,
+  isMembers,
+  isOneOf,
+  isPack,
+  isText,
+  isTime,
+  need,
+  parseObject,
+} from './members.js';
+import { isDiskName, labelName } from './names.js';
 
-export const FORMAT_VERSION = 1;
-const TEXT_LENGTH_MAX = 4096;
 const DISKS_MAX = 1024;
 const STEPS_MAX = 1000;
 const FILE_BYTES_MAX = 4 * 2 ** 30;
@@ -131,6 +145,8 @@ export interface PointObject {
   id: string;
   vm: { name: string; id?: string };
   created: string;
+  /** Stands for `created` where points are put in order: there was one of the machine that had that time or a later one (point-order.ts). */
+  order?: string;
   consistency: Consistency;
   method: string;
   run: string;
@@ -233,8 +249,6 @@ export type LabelObject = LabelMembers &
     | { kind: 'forget' }
   );
 
-type Members = Record<string, unknown>;
-
 /** Throws ERR_CORRUPT_OBJECT or ERR_VERSION. */
 export function parseConfig(content: Buffer): ConfigObject {
   const config = parseObject(content, 'config');
@@ -272,6 +286,7 @@ export function parsePoint(content: Buffer, id: string): PointObject {
   allow(point, 'capture', isCapture);
   allow(point, 'tags', isTags);
   allow(point, 'origin', isOrigin);
+  allow(point, 'order', isTime);
   const { disks } = point as unknown as PointObject;
   if (new Set(disks.map((disk) => disk.name.toLowerCase())).size !== disks.length) {
     throw corrupt('a point whose disks do not have different names');
@@ -374,24 +389,6 @@ export function encodeObject(
   return Buffer.from(JSON.stringify(object), 'utf8');
 }
 
-/**
- * True if a disk of a point may have this name: a restore makes a file of it, so it must be one plain name on every system. 1 to 128
- * characters, no control characters or halves of characters, none of / \ : * ? " < > |, no dot or space at the end.
- */
-export function isDiskName(name: string): boolean {
-  return name.length >= 1 && name.length <= 128 && !/[\p{Cc}\p{Cs}/\\:*?"<>|]|[. ]$/u.test(name);
-}
-
-/**
- * The name of the file that a restore makes of a disk's name, with its extension or without. Some names mean a device to Windows in every
- * folder and with every extension ("aux.vhdx"); they get a "_" before them, everywhere, as restored files are moved between systems.
- */
-export function restoredName(name: string): string {
-  return /^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)/i.test(name)
-    ? `_${name}`
-    : name;
-}
-
 /** True if a point may have this tag: 1 to 128 characters, none a control character or a comma, no space at either end. */
 export function isTag(value: unknown): value is string {
   return (
@@ -408,89 +405,6 @@ export function isTags(value: unknown): value is string[] {
     isArrayOf(isTag, TAGS_MAX)(value) &&
     new Set(value as string[]).size === (value as string[]).length
   );
-}
-
-function parseObject(content: Buffer, type: string): Members {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content));
-  } catch (error) {
-    throw corrupt(`its content is not JSON in UTF-8 (${(error as Error).message})`);
-  }
-  if (!isMembers(value)) throw corrupt('its content is not a JSON object');
-  need(value, 'type', (found) => found === type);
-  return value;
-}
-
-function checkVersion(object: Members, what: string): void {
-  need(object, 'version', isInteger(1, Number.MAX_SAFE_INTEGER));
-  if ((object.version as number) > FORMAT_VERSION) {
-    throw firnError(
-      'ERR_VERSION',
-      `The ${what} has format version ${object.version}; this Firn reads up to ${FORMAT_VERSION}`,
-    );
-  }
-}
-
-type Check = (value: unknown) => boolean;
-
-function need(object: Members, name: string, check: Check): void {
-  if (!Object.hasOwn(object, name)) throw corrupt(`it has no "${name}"`);
-  if (!check(object[name])) throw corrupt(`its "${name}" is not what the format allows`);
-}
-
-function allow(object: Members, name: string, check: Check): void {
-  if (Object.hasOwn(object, name)) need(object, name, check);
-}
-
-function has(value: unknown, checks: Record<string, Check>, optional: Record<string, Check> = {}) {
-  if (!isMembers(value)) return false;
-  return (
-    Object.entries(checks).every(
-      ([name, check]) => Object.hasOwn(value, name) && check(value[name]),
-    ) &&
-    Object.entries(optional).every(
-      ([name, check]) => !Object.hasOwn(value, name) || check(value[name]),
-    )
-  );
-}
-
-function isMembers(value: unknown): value is Members {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** True for a text of the length that objects may have: 1 to 4096 UTF-16 units. */
-export function isText(value: unknown): value is string {
-  return typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX;
-}
-
-function isTime(value: unknown): boolean {
-  return (
-    typeof value === 'string' &&
-    /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value) &&
-    !Number.isNaN(Date.parse(value))
-  );
-}
-
-function isHex(digits: 32 | 64): Check {
-  return (value) =>
-    typeof value === 'string' && (digits === 32 ? isId(value) : /^[0-9a-f]{64}$/.test(value));
-}
-
-function isInteger(min: number, max: number): Check {
-  return (value) => Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max;
-}
-
-function isOneOf(...values: string[]): Check {
-  return (value) => values.includes(value as string);
-}
-
-function isPack(value: unknown): boolean {
-  return typeof value === 'string' && isPackName(value);
-}
-
-function isArrayOf(check: Check, lengthMax: number): Check {
-  return (value) => Array.isArray(value) && value.length <= lengthMax && value.every(check);
 }
 
 function isVm(value: unknown): boolean {
@@ -604,8 +518,4 @@ function isChunking(value: unknown): boolean {
     (minPages as number) <= (averagePages as number) &&
     (averagePages as number) <= (maxPages as number)
   );
-}
-
-function corrupt(what: string): FirnError {
-  return firnError('ERR_CORRUPT_OBJECT', `Corrupt object: ${what}`);
 }

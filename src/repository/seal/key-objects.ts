@@ -9,8 +9,9 @@ import { randomBytes, scrypt } from 'node:crypto';
 import { firnError } from '../../errors.js';
 import { openBytes, sealBytes } from '../format/aead.js';
 import { blake3, deriveKeyFrom, KEY_BYTES } from '../format/keys.js';
+import { FORMAT_VERSION } from '../format/members.js';
 import { newId } from '../format/names.js';
-import { FORMAT_VERSION, type KeyObject } from '../format/objects.js';
+import type { KeyObject } from '../format/objects.js';
 import { type Capability, Keyring } from './keyring.js';
 import { formatRecoveryKey, newRecoverySecret, parseRecoveryKey } from './recovery-key.js';
 

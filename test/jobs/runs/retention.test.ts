@@ -26,7 +26,7 @@ async function withHistory() {
   const points = [];
   for (const vm of [WEB, DB]) {
     for (const day of [1, 2, 3]) {
-      const point = pointFor(NO_DISK, 0, { vm, created: `2026-11-0${day}T12:00:00Z` });
+      const point = pointFor(NO_DISK, 0, { vm, created: `2024-11-0${day}T12:00:00Z` });
       await repository.seal(point);
       points.push(point);
     }

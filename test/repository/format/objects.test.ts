@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { isDiskName } from '../../../src/repository/format/names.js';
 import {
   encodeObject,
-  isDiskName,
   parseCondemned,
   parseConfig,
   parseGeneration,
