@@ -2,7 +2,7 @@
  * Makes a fresh clone ready: npm packages, system packages, the compiled TypeScript and the addon, each only when it is missing or older
  * than its sources. Runs on plain Node with nothing installed.
  *
- *   node scripts/setup.mjs [none | demo | test | peers | fuzz | ci]     what the system packages are for
+ *   node scripts/setup.mjs [none | demo | test | peers | fuzz | windows | package | ci]     what the system packages are for
  *
  * On Debian, as root, missing system packages are installed, and it says so first. Elsewhere the exact command is printed; what
  * cannot be done without ends the setup, what only some tests need is left out and they are skipped.
@@ -53,6 +53,11 @@ const TOOLS = {
   borg: { packages: ['borgbackup'], present: () => onPath('borg') },
   clang: { packages: ['clang'], present: () => onPath('clang++') },
   clangFormat: { packages: ['clang-format'], present: () => onPath('clang-format') },
+  mingw: {
+    packages: ['g++-mingw-w64-x86-64-posix'],
+    present: () => onPath('x86_64-w64-mingw32-g++-posix'),
+  },
+  wine: { packages: ['wine64'], present: () => existsAny('/usr/lib/wine/wine64') },
 };
 
 const BUILD = ['compiler', 'cmake', 'generator', 'openssl'];
@@ -75,6 +80,8 @@ const MODES = {
   test: TEST,
   peers: [...BUILD, 'restic', 'borg', 'qemu', 'ext4'],
   fuzz: [...TEST, 'clang'],
+  windows: [...TEST, 'mingw', 'wine'],
+  package: [...BUILD, 'mingw'],
   ci: [...TEST, 'clang', 'clangFormat'],
 };
 

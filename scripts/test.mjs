@@ -12,7 +12,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -45,7 +45,8 @@ function buildNative() {
   // The kernels in C have -O3 of their own, but not under a sanitizer.
   if (sanitizers) flags.push(`-DFIRN_SANITIZE=${sanitizers}`, '-DCMAKE_C_FLAGS_DEBUG=-O1');
   // What runs on one thread has nothing to tell there.
-  if (sanitizers === 'thread') flags.push('-DFIRN_TEST_FOLDERS=bench;codec;index;io;pack;pipeline;stream');
+  if (sanitizers === 'thread')
+    flags.push('-DFIRN_TEST_FOLDERS=bench;codec;index;io;pack;pipeline;stream');
   return (
     run('cmake', '-S', '.', '-B', BUILD, ...generator, ...flags, '-Wno-dev') === 0 &&
     run('cmake', '--build', BUILD, '--parallel', String(availableParallelism())) === 0
@@ -120,6 +121,10 @@ function javascript() {
       if (test.status !== 'passed' && test.status !== 'failed') skipped.push(test.fullName);
     }
   }
+  const took = ({ startTime, endTime }) => Math.round((endTime - startTime) / 1000);
+  const slowest = result.testResults.toSorted((a, b) => took(b) - took(a)).slice(0, 10);
+  const name = (file) => relative(ROOT, file.name);
+  console.log(`Slowest:\n${slowest.map((file) => `  ${took(file)} s  ${name(file)}`).join('\n')}`);
   if (result.numTotalTests === 0) couldNot('no TypeScript test ran');
   else if (status !== 0 && sum.failed === 0) couldNot(`vitest ended with ${status}`);
 }

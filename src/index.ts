@@ -64,7 +64,15 @@ export {
   type CopyPointsResult,
   copyPoints,
 } from './jobs/copy-points.js';
-export { Disk, inspectDisk, openDisk, openPoint, type ReadableOptions } from './jobs/disk.js';
+export {
+  Disk,
+  driverChanges,
+  inspectDisk,
+  openDisk,
+  openDriverDisk,
+  openPoint,
+  type ReadableOptions,
+} from './jobs/disk.js';
 export {
   type ForgetOptions,
   type ForgetResult,

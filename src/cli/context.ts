@@ -36,6 +36,7 @@ export interface GlobalOptions {
   workers?: number;
   io?: 'auto' | 'direct' | 'buffered';
   debug?: boolean;
+  eventLog?: boolean;
   passwordFile?: string;
   passwordCommand?: string;
 }
@@ -152,6 +153,7 @@ export class Context {
 
   /** The passphrase for a repository that is to be made: asked for twice if nothing gives it. ERR_KEY_REQUIRED. */
   async newPassphrase(): Promise<Buffer> {
+    await forbidCoreFiles();
     const given = passphraseOptions(this.#options);
     if (given !== undefined) return readPassphrase(given);
     if (canAsk()) return askNewPassphrase();
@@ -161,6 +163,7 @@ export class Context {
   #passphrase(): Promise<Buffer | undefined> {
     const given = passphraseOptions(this.#options);
     const read = async () => {
+      await forbidCoreFiles();
       if (given !== undefined) return readPassphrase(given);
       return canAsk() ? askPassphrase('Passphrase: ') : undefined;
     };
@@ -200,6 +203,15 @@ export class Context {
     } finally {
       progress.close();
     }
+  }
+}
+
+/** Before there is a secret in this process's memory. */
+async function forbidCoreFiles(): Promise<void> {
+  try {
+    (await import('../engine/engine.js')).loadEngine().forbidCoreFiles();
+  } catch {
+    // A rescue does without the engine, and without this.
   }
 }
 

@@ -52,8 +52,9 @@ export function canAsk(): boolean {
 export async function askPassphrase(question: string): Promise<Buffer> {
   const { stdin, stderr } = process;
   const typed: number[] = [];
-  stderr.write(question);
+  // In this order: whoever answers at once is not shown either.
   stdin.setRawMode(true);
+  stderr.write(question);
   stdin.resume();
   try {
     return await new Promise<Buffer>((resolve, reject) => {

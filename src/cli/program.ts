@@ -121,6 +121,7 @@ Environment:
   FIRN_HOST        the host, when --host is not given
   FIRN_STATE       the folder with the journal of runs, when --state is not given
   FIRN_MEMORY, FIRN_WORKERS, FIRN_IO, FIRN_PROGRESS  as the options of that name
+  FIRN_EVENT_LOG   1 is --event-log for every command
   FIRN_ADDON       the native engine's file, instead of the one that was built
   NO_COLOR         no colours
 
@@ -137,11 +138,15 @@ export function packageVersion(): string {
 
 /**
  * The program, with the command that `argv` begins with or, if it begins with anything else, all commands. `run` is called with a
- * command's global options and what to do.
+ * command's global options, what to do, and the words that name the command.
  */
 export async function createProgram(
   argv: readonly string[],
-  run: (options: GlobalOptions, action: (context: Context) => ActionResult) => Promise<void>,
+  run: (
+    options: GlobalOptions,
+    action: (context: Context) => ActionResult,
+    name: string,
+  ) => Promise<void>,
 ): Promise<Command> {
   const program = new Command('firn')
     .description(HELP_BEFORE)
@@ -161,8 +166,10 @@ export async function createProgram(
     async (...parameters: unknown[]) => {
       // Commander passes the arguments, the options and the command itself.
       const command = parameters.pop() as Command;
-      await run(command.optsWithGlobals<GlobalOptions>(), (context) =>
-        action(context, ...(parameters as Arguments)),
+      await run(
+        command.optsWithGlobals<GlobalOptions>(),
+        (context) => action(context, ...(parameters as Arguments)),
+        namesOf(command).slice(1).join(' '),
       );
     };
 
@@ -206,16 +213,22 @@ function addGlobalOptions(program: Command): void {
         parse.oneOf('--io', IO_MODES),
       ),
     )
+    .option('--event-log', 'tell the Windows event log how it ended')
     .option('--debug', 'print stacks of errors');
 }
 
 // Commander's own form repeats the parent's options as "firn [options] backup [options]".
 function usageOf(command: Command): string {
+  const rest = command.parent === null ? '<command> [options]' : command.usage();
+  return `${namesOf(command).join(' ')} ${rest}`;
+}
+
+/** The command's name after those of the commands that it belongs to: "firn", "key", "add". */
+function namesOf(command: Command): string[] {
   const names: string[] = [];
   for (let each: Command | null = command; each !== null; each = each.parent)
     names.unshift(each.name());
-  const rest = command.parent === null ? '<command> [options]' : command.usage();
-  return `${names.join(' ')} ${rest}`;
+  return names;
 }
 
 // Every command has options, so its term in a list need not say so.

@@ -30,17 +30,29 @@ export async function runCommandLine(
   const interrupt = catchInterrupts((name) =>
     output.note(`${name}: ending in order; once more ends at once`),
   );
+  const began = performance.now();
   let exitCode = 0;
+  let command = argv[0] ?? '';
+  let repository = process.env.FIRN_REPOSITORY;
+  let failure: unknown;
   try {
-    const program = await createProgram(argv, async (globals, action) => {
+    const program = await createProgram(argv, async (globals, action, name) => {
+      command = name;
+      repository = globals.repo ?? repository;
       exitCode = (await action(new Context(output, interrupt.signal, globals))) ?? 0;
     });
     configure(program, output);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
     exitCode = report(error, output, debug);
+    failure = exitCode === 0 ? undefined : error;
   } finally {
     interrupt.dispose();
+  }
+  if (options.includes('--event-log') || process.env.FIRN_EVENT_LOG === '1') {
+    const { reportEnding } = await import('./event-log.js');
+    const seconds = (performance.now() - began) / 1000;
+    await reportEnding({ command, repository, exitCode, error: failure, seconds }, output);
   }
   return exitCode;
 }

@@ -27,7 +27,7 @@ describe('a forget that is killed', () => {
     const { point: first } = await writePoint(repository, makeContent(800, 1));
     const points: PointObject[] = [];
     for (let number = 0; number < POINTS; number++) {
-      const created = new Date(Date.UTC(2026, 0, 1 + number)).toISOString();
+      const created = new Date(Date.UTC(2024, 0, 1 + number)).toISOString();
       const point = { ...first, id: newId(), created, vm: { name: 'many' } };
       await repository.seal(point);
       points.push(point);

@@ -61,6 +61,7 @@ export interface PointFlags {
   codec?: Codec;
   level?: number;
   tag?: string[];
+  limit?: number;
   skipUnused?: boolean;
   keepUnused?: boolean;
   dropGuestShadowCopies?: boolean;
@@ -87,7 +88,7 @@ export async function backupMachines(
       withVmProgress(context, (onEvent) =>
         backupVms(repository, host, journal, {
           ...options,
-          tuning: context.tuning,
+          tuning: { ...context.tuning, bytesPerSecond: flags.limit ?? job?.limit },
           signal: context.signal,
           onEvent,
         }),

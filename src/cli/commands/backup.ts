@@ -80,6 +80,7 @@ export function defineBackup(program: Command, register: Register): void {
       'a tag of the points; may be given again',
       parse.listAs('--tag', parseTag),
     )
+    .option('--limit <rate>', 'read no more bytes a second than this', parse.size('--limit'))
     .option('--skip-unused', 'leave out what no file system uses: by default of machines alone')
     .option('--keep-unused', 'copy it')
     .option('--drop-guest-shadow-copies', 'do not keep a volume whole for its shadow copies')
@@ -204,7 +205,7 @@ async function backupFiles(context: Context, files: string[], flags: FileFlags &
       unused,
       dropGuestShadowCopies,
       dryRun,
-      tuning: context.tuning,
+      tuning: { ...context.tuning, bytesPerSecond: flags.limit },
       ...run,
     }),
   );

@@ -11,6 +11,7 @@ interface CopyFlags {
   format?: TargetFormat;
   parentFolder?: string[];
   force?: boolean;
+  limit?: number;
 }
 
 export function defineCopy(program: Command, register: Register): void {
@@ -22,18 +23,19 @@ export function defineCopy(program: Command, register: Register): void {
     .option('--format <format>', TARGET_FORMATS.join(', '), parse.oneOf('--format', TARGET_FORMATS))
     .option('--parent-folder <dir>', 'where else parents may lie; may be given again', parse.list)
     .option('-f, --force', 'replace an image that exists')
+    .option('--limit <rate>', 'read no more bytes a second than this', parse.size('--limit'))
     .action(register(copy));
 }
 
 async function copy(context: Context, source: string, target: string, flags: CopyFlags) {
   const job = await import('../../jobs/copy.js');
-  const { format, force, parentFolder: parentFolders } = flags;
+  const { format, force, parentFolder: parentFolders, limit } = flags;
   const result = await context.withProgress('copy', (run) =>
     job.copyDisk(source, target, {
       source: { parentFolders },
       format,
       force,
-      tuning: context.tuning,
+      tuning: { ...context.tuning, bytesPerSecond: limit },
       ...run,
     }),
   );

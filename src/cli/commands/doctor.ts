@@ -1,8 +1,9 @@
 /**
- * `firn doctor`: looks at all that would make a backup fail, before one does: the engine, the repository, the journal, the host, and what
- * earlier runs or other programs left there. Changes nothing.
+ * `firn doctor`: looks at all that would make a backup fail, before one does: the engine, the repository, the journal, on Windows this
+ * computer, the host, and what earlier runs or other programs left there. Changes nothing.
  */
 
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { isFirnError } from '../../errors.js';
 import { type Check, type Leftover, runOfMark } from '../../hosts/host.js';
@@ -40,6 +41,7 @@ async function doctor(context: Context, flags: HostFlags & StateFlags) {
       ? [await examine('firn', 'repository', () => checkRepository(context))]
       : []),
     await examine('journal', 'runs', () => withJournal(flags, checkRuns)),
+    ...(process.platform === 'win32' ? await examineComputer(context) : []),
   ];
   const spec = hostSpec(flags);
   if (spec !== undefined) findings.push(...(await examineHost(spec, flags)));
@@ -60,10 +62,25 @@ async function examine(
     return { about, ...(await look()) };
   } catch (error) {
     const [first = ''] = (error instanceof Error ? error.message : String(error)).split('\n');
-    const hint = isFirnError(error) ? error.hint : undefined;
+    const hint = isFirnError(error) ? error.hint : hintForLibrary(error);
     const message = isFirnError(error) ? `${error.code} ${first}` : first;
     return { about, name, state: 'error', message, ...(hint === undefined ? {} : { hint }) };
   }
+}
+
+/** A dependency with an addon of its own says no more than that "a module" was not found. */
+function hintForLibrary(error: unknown): string | undefined {
+  if ((error as NodeJS.ErrnoException).code !== 'ERR_DLOPEN_FAILED') return undefined;
+  return process.platform === 'win32'
+    ? 'Install the Microsoft Visual C++ Redistributable (x64): the database of the journal needs it.'
+    : "Install Firn's dependencies again on this very system: npm ci.";
+}
+
+async function examineComputer(context: Context): Promise<Finding[]> {
+  const { checkComputer } = await import('../../hosts/hyperv/computer.js');
+  const repository = context.hasRepository ? resolve(context.repository) : undefined;
+  const checks = await checkComputer({ repository, program: process.execPath });
+  return checks.map((check) => ({ about: 'computer', ...check }));
 }
 
 function ok(name: string, message: string): Check {

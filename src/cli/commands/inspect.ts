@@ -19,6 +19,8 @@ export function defineInspect(program: Command, register: Register): void {
     .description('show what a disk image is, and what is wrong with it')
     .argument('<file>', 'VHDX, VHD or raw')
     .option('--parent-folder <dir>', 'where else parents may lie; may be given again', parse.list)
+    .option('--driver', "what Windows' own driver for virtual disks says of it, on Windows")
+    .option('--changed-since <id>', 'with --driver: what was written since this tracking id')
     .option('--unused', 'also show what a backup with --skip-unused leaves out, and why not more')
     .option('--drop-guest-shadow-copies', 'with --unused: as backup does with this option')
     .action(register(inspect));
@@ -26,6 +28,8 @@ export function defineInspect(program: Command, register: Register): void {
 
 interface InspectFlags {
   parentFolder?: string[];
+  driver?: boolean;
+  changedSince?: string;
   unused?: boolean;
   dropGuestShadowCopies?: boolean;
 }
@@ -33,6 +37,10 @@ interface InspectFlags {
 async function inspect(context: Context, file: string, flags: InspectFlags) {
   if (flags.dropGuestShadowCopies === true && flags.unused !== true) {
     throw firnError('ERR_INVALID_ARGUMENT', '--drop-guest-shadow-copies needs --unused');
+  }
+  if (flags.driver === true) return inspectWithDriver(context, file, flags);
+  if (flags.changedSince !== undefined) {
+    throw firnError('ERR_INVALID_ARGUMENT', '--changed-since needs --driver');
   }
   const { inspectDisk } = await import('../../jobs/disk.js');
   const inspection = await inspectDisk(file, { parentFolders: flags.parentFolder });
@@ -47,6 +55,46 @@ async function inspect(context: Context, file: string, flags: InspectFlags) {
   if (inspection.error !== undefined) {
     throw fromNative(Object.assign(new Error(inspection.error.message), inspection.error));
   }
+  return 0;
+}
+
+async function inspectWithDriver(context: Context, file: string, flags: InspectFlags) {
+  const { driverChanges, openDriverDisk } = await import('../../jobs/disk.js');
+  const { disk, tracking } = await openDriverDisk(file);
+  const { identity } = disk;
+  disk.close();
+  const { changedSince: since } = flags;
+  const ranges = since === undefined ? undefined : await driverChanges(file, since);
+  context.output.document({
+    path: file,
+    identity,
+    ...(tracking !== undefined && { tracking }),
+    ...(ranges !== undefined && { changes: { since, ranges } }),
+  });
+  const changed = ranges?.reduce((sum, [, length]) => sum + length, 0);
+  context.output.text(
+    `disk  ${printable(file)}, as the driver sees it`,
+    ...fields(
+      [
+        ['format', `${identity.format}, ${identity.kind}`],
+        ['size', `${formatBytes(identity.sizeBytes)} (${identity.sizeBytes} bytes)`],
+        [
+          'sectors',
+          `${identity.logicalSectorBytes} logical, ${identity.physicalSectorBytes} physical`,
+        ],
+        ['disk id', identity.diskId || undefined],
+        ['tracking', tracking?.enabled === true ? 'on' : 'off'],
+        ['newest id', tracking?.mostRecentId || undefined],
+        [
+          'changed',
+          changed === undefined
+            ? undefined
+            : `${formatBytes(changed)} in ${formatNumberOf(ranges?.length ?? 0, 'range')}`,
+        ],
+      ],
+      '  ',
+    ),
+  );
   return 0;
 }
 

@@ -15,6 +15,7 @@ interface RestoreFlags {
   format?: TargetFormat;
   disk?: string;
   force?: boolean;
+  limit?: number;
 }
 
 export function defineRestore(program: Command, register: Register): void {
@@ -26,14 +27,20 @@ export function defineRestore(program: Command, register: Register): void {
     .option('--format <format>', TARGET_FORMATS.join(', '), parse.oneOf('--format', TARGET_FORMATS))
     .option('--disk <name>', 'one disk of the point only')
     .option('-f, --force', 'replace images that exist')
+    .option('--limit <rate>', 'read no more bytes a second than this', parse.size('--limit'))
     .action(register(restore));
 }
 
-async function restore(context: Context, point: string, flags: RestoreFlags) {
+async function restore(context: Context, point: string, { limit, ...flags }: RestoreFlags) {
   const job = await import('../../jobs/restore.js');
   const repository = await context.openRepository();
   const result = await context.withProgress('restore', (run) =>
-    job.restore(repository, { point, ...flags, tuning: context.tuning, ...run }),
+    job.restore(repository, {
+      point,
+      ...flags,
+      tuning: { ...context.tuning, bytesPerSecond: limit },
+      ...run,
+    }),
   );
   const { disks, files, stats } = result;
   const importing = await importOf(result);

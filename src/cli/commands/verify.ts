@@ -60,7 +60,7 @@ export function defineVerify(program: Command, register: Register): void {
     )
     .option(
       '--limit <rate>',
-      'with --all: bytes a second to read at most, 50M',
+      'bytes a second to read at most, 50M: of packs, or of the disks of --source',
       parse.size('--limit'),
     )
     .addHelpText('after', NOTES)
@@ -73,12 +73,13 @@ async function verify(context: Context, selectors: string[], flags: VerifyFlags)
   if (flags.packsOnly === true) return checkPacks(context, flags);
   const job = await import('../../jobs/verify.js');
   const repository = await context.openRepository();
-  const { readData, parentFolder: parentFolders } = flags;
+  const { readData, parentFolder: parentFolders, limit } = flags;
+  const tuning = { ...context.tuning, bytesPerSecond: limit };
   const source = flags.source?.map((path) => ({ path, parentFolders }));
   const fallback = source === undefined ? undefined : ['latest'];
   const points = selectors.length > 0 ? selectors : fallback;
   const result = await context.withProgress('verify', (run) =>
-    job.verify(repository, { points, readData, source, tuning: context.tuning, ...run }),
+    job.verify(repository, { points, readData, source, tuning, ...run }),
   );
   const { problems, problemCount, ...account } = result;
   const { output } = context;
@@ -95,7 +96,7 @@ async function verify(context: Context, selectors: string[], flags: VerifyFlags)
 }
 
 function checkTogether(selectors: readonly string[], flags: VerifyFlags): void {
-  const { all, packsOnly, for: time, limit, readData, source } = flags;
+  const { all, packsOnly, for: time, readData, source } = flags;
   const isOfPoints = selectors.length > 0 || readData === true || source !== undefined;
   if (packsOnly === true && (all === true || isOfPoints || time !== undefined)) {
     throw firnError('ERR_INVALID_ARGUMENT', '--packs-only goes with --limit alone');
@@ -103,8 +104,15 @@ function checkTogether(selectors: readonly string[], flags: VerifyFlags): void {
   const message =
     all === true || packsOnly === true
       ? isOfPoints && '--all checks the whole repository: not points, --read-data or --source'
-      : (time !== undefined || limit !== undefined) && '--for and --limit are for --all';
+      : whyNot(flags);
   if (message) throw firnError('ERR_INVALID_ARGUMENT', message);
+}
+
+/** Of points: without --read-data and --source next to nothing is read. */
+function whyNot({ for: time, limit, readData, source }: VerifyFlags): string | undefined {
+  if (time !== undefined) return '--for is for --all';
+  const isIdle = limit !== undefined && readData !== true && source === undefined;
+  return isIdle ? '--limit is for --all, --packs-only, --read-data and --source' : undefined;
 }
 
 async function scrub(context: Context, { for: forMs, limit: bytesPerSecond }: VerifyFlags) {

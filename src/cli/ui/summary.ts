@@ -16,6 +16,7 @@ export function bottleneckLines({ stages, bottleneck }: NativeStats): string[] {
     (stage) => stage !== 'scan' || bottleneck === 'scan',
   );
   const shares = shown.map((stage) => `${stage} ${Math.round(100 * stages[stage])}%`);
+  if (bottleneck === 'limit') shares.push(`limit ${Math.round(100 * stages.limited)}%`);
   return [`  bottleneck: ${bottleneck} (${shares.join(' · ')})`];
 }
 
