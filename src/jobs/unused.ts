@@ -7,7 +7,7 @@
  */
 
 import type { NativeUnused, NativeUnusedOptions } from '../engine/binding.js';
-import { loadEngine, runSession } from '../engine/engine.js';
+import { loadEngine, runSession, throwIfAborted } from '../engine/engine.js';
 import {
   type OpenDiskOptions,
   resolveOpenDisk,
@@ -80,6 +80,7 @@ export async function findUnused(
 ): Promise<PointUnused> {
   const unused = resolveUnused({ ...options, unused: 'skip' }, false);
   if (unused === undefined) throw firnError('ERR_INTERNAL', 'A search for nothing');
+  throwIfAborted(options.signal);
   const { disks } = await runSession(
     loadEngine().startFindUnused({
       tuning: resolveTuning(options.tuning),

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { restore } from '../../src/jobs/restore.js';
 import { verify } from '../../src/jobs/verify.js';
@@ -131,15 +132,20 @@ describe('firn send | firn receive', () => {
     const made = await firn(['init', '--like', source.path, target]);
     expect(made.status, made.stderr).toBe(0);
     let killed = 0;
-    for (const delay of [250, 350, 450, 600]) {
+    // Counted from when the first of what it stores is there, so that it is neither too early nor too late on any machine.
+    for (const delay of [0, 0, 10, 30]) {
+      const before = await filesBelow(path.join(target, 'packs'));
       const child = start(['receive', file, '-r', target]);
-      const timer = setTimeout(() => child.kill('SIGKILL'), delay);
-      const { signal } = await finish(child);
-      clearTimeout(timer);
-      if (signal === 'SIGKILL') killed++;
-      const repository = await Repository.open(target);
-      if (signal === 'SIGKILL' && (await repository.points()).length === 0) continue;
-      break;
+      const finished = finish(child);
+      let hasEnded = false;
+      void finished.then(() => {
+        hasEnded = true;
+      });
+      while (!hasEnded && (await filesBelow(path.join(target, 'packs'))) === before) await pause(1);
+      await pause(delay);
+      child.kill('SIGKILL');
+      if ((await finished).signal === 'SIGKILL') killed++;
+      if ((await (await Repository.open(target)).points()).length > 0) break;
     }
     expect(killed).toBeGreaterThan(0);
     const done = await firn(['receive', file, '-r', target]);
