@@ -39,26 +39,31 @@ function run(program, args) {
 
 /** Bytes a second by firn. */
 function byFirn(work, place, { block, depth }) {
-  const args = ['bench', work, place, '--json', '--rounds', '1', '--seconds', values.seconds];
-  args.push('--warm-up', `${WARM_UP}`, '--block-size', block, '--queue-depth', `${depth}`);
-  if (work === 'read') args.push('--cache', 'direct', '--order', 'file');
-  else args.push('--size', size);
+  const args = ['bench', work, place, '--json', '--rounds', '1', '--block-size', block];
+  args.push('--queue-depth', `${depth}`);
+  if (work === 'read') {
+    args.push('--cache', 'direct', '--order', 'file');
+    args.push('--seconds', values.seconds, '--warm-up', `${WARM_UP}`);
+  } else {
+    args.push('--size', size, '--seconds', '60', '--warm-up', '0');
+  }
   const { measurements } = JSON.parse(run(process.execPath, [CLI, ...args]));
   return measurements[0].summary.median;
 }
 
-/** Bytes a second by fio. Its own rate leaves out the sync at the end, the time of its job does not. */
+/** Bytes a second by fio. */
 function byFio(work, file, { block, depth }) {
   const args = ['--name=job', `--filename=${file}`, `--rw=${work}`, '--direct=1', `--bs=${block}`];
-  args.push('--ioengine=io_uring', `--iodepth=${depth}`, `--size=${size}`, '--time_based');
+  args.push('--ioengine=io_uring', `--iodepth=${depth}`, `--size=${size}`);
   // As firn does: buffers and files that the kernel knows beforehand, which is worth a factor of up to two here.
   args.push('--fixedbufs=1', '--registerfiles=1');
-  args.push(`--runtime=${values.seconds}`, `--ramp_time=${WARM_UP}`, '--output-format=json');
+  args.push('--output-format=json');
+  // A write fills its file once; its runtime includes the sync at the end.
   if (work === 'write') args.push('--fallocate=native', '--end_fsync=1', '--unlink=1');
+  else args.push('--time_based', `--runtime=${values.seconds}`, `--ramp_time=${WARM_UP}`);
   const { jobs } = JSON.parse(run('fio', args));
   const { io_bytes, runtime } = jobs[0][work];
-  const sync = work === 'write' ? (jobs[0].sync?.lat_ns?.max ?? 0) / 1e9 : 0;
-  return io_bytes / (runtime / 1000 + sync);
+  return (io_bytes / runtime) * 1000;
 }
 
 const scratch = mkdtempSync(join(values.scratch, 'firn-agreement-'));

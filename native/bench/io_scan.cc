@@ -132,11 +132,13 @@ Status IoScanJob::Measure() {
   slots_.resize(options_.depth);
   free_slots_.resize(options_.depth);
   std::iota(free_slots_.begin(), free_slots_.end(), 0u);
-  RangeCursor cursor(plan_, options_.block_bytes, options_.position, !options_.cold);
-  if (options_.warm_up_ms > 0) {
+  const bool writes = options_.kind == IoScanOptions::Kind::kWrite;
+  uint64_t position = options_.position;
+  if (options_.warm_up_ms > 0 && writes) FIRN_RETURN_IF_ERROR(WarmUpWrites(&position));
+  RangeCursor cursor(plan_, options_.block_bytes, position, !options_.cold && !writes);
+  if (options_.warm_up_ms > 0 && !writes) {
     Tally ignored;
     FIRN_RETURN_IF_ERROR(RunPhase(options_.warm_up_ms, &cursor, &ignored));
-    if (options_.kind == IoScanOptions::Kind::kWrite) FIRN_RETURN_IF_ERROR(file_->Sync());
   }
   Tally tally;
   FIRN_RETURN_IF_ERROR(RunPhase(options_.run_ms, &cursor, &tally));
@@ -145,13 +147,26 @@ Status IoScanJob::Measure() {
   result_.latency = tally.latency;
   result_.slices = std::move(tally.slices);
   result_.position = cursor.position();
-  if (options_.kind == IoScanOptions::Kind::kWrite) {
+  if (writes) {
     stats_.phase = Phase::kFinish;
     const uint64_t before = NowNs();
     FIRN_RETURN_IF_ERROR(file_->Sync());
     result_.sync_ns = NowNs() - before;
   }
   return Status::Ok();
+}
+
+// Over and over in the first quarter of the file; `*position` is behind it.
+Status IoScanJob::WarmUpWrites(uint64_t* position) {
+  const uint64_t quarter = RoundDown(options_.file_bytes / 4, options_.block_bytes);
+  if (quarter == 0) return Status::Ok();
+  RangePlan plan;
+  plan.Add({file_.get(), 0, quarter});
+  RangeCursor cursor(plan, options_.block_bytes, 0, true);
+  Tally ignored;
+  FIRN_RETURN_IF_ERROR(RunPhase(options_.warm_up_ms, &cursor, &ignored));
+  *position = quarter;
+  return file_->Sync();
 }
 
 Status IoScanJob::RunPhase(uint64_t run_ms, RangeCursor* cursor, Tally* tally) {

@@ -36,7 +36,9 @@ struct IoScanOptions {
   Kind kind = Kind::kFile;
   std::string path = {};
   OpenDiskOptions open = {};  // kMap
-  uint64_t file_bytes = 0;    // kWrite: after so many it begins anew in the same place
+  // kWrite: the run ends when so many are written, warm-up included. A backup writes no place
+  // twice, and in what is allocated already, or still in the cache, a second time is faster.
+  uint64_t file_bytes = 0;
   uint32_t block_bytes = 1024 * 1024;
   uint32_t depth = 32;
   bool direct = true;
@@ -83,6 +85,7 @@ class IoScanJob final : public Job {
   Status Measure();
   Status OpenForReading();
   Status ReserveTarget();
+  Status WarmUpWrites(uint64_t* position);
   Status RunPhase(uint64_t run_ms, RangeCursor* cursor, Tally* tally);
   // As many requests as fit. `wait_ns` is set if the pace forbids more.
   Status SubmitAll(RangeCursor* cursor, bool* is_over, uint64_t* wait_ns);

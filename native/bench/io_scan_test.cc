@@ -105,6 +105,19 @@ TEST_F(IoScan, AWriteLeavesNothingBehind) {
   EXPECT_TRUE(test::FilesBelow(folder_.path()).empty());
 }
 
+TEST_F(IoScan, AWriteWritesNoPlaceTwice) {
+  for (uint64_t warm_up_ms : {0, 10}) {
+    const IoScanResult result = Scan({.kind = Kind::kWrite,
+                                      .path = folder_ / "new",
+                                      .file_bytes = 8 * kMiB,
+                                      .block_bytes = 1 << 20,
+                                      .depth = 4,
+                                      .warm_up_ms = warm_up_ms,
+                                      .run_ms = 600'000});
+    EXPECT_EQ(result.bytes, (warm_up_ms == 0 ? 8 : 6) * kMiB);
+  }
+}
+
 TEST_F(IoScan, AWriteNeverTouchesAFileThatIsThere) {
   test::WriteWholeFile(folder_ / "mine", std::vector<uint8_t>(100, 1));
   IoScanJob job(fs_, {}, {.kind = Kind::kWrite, .path = folder_ / "mine", .file_bytes = 4 * kMiB});
@@ -113,10 +126,10 @@ TEST_F(IoScan, AWriteNeverTouchesAFileThatIsThere) {
 }
 
 TEST_F(IoScan, CancellingEndsAScanAndAWriteLeavesNothingThenEither) {
-  IoScanJob job(fs_, {},
+  IoScanJob job(fs_, {.bytes_per_second = kMiB},
                 {.kind = Kind::kWrite,
                  .path = folder_ / "new",
-                 .file_bytes = 4 * kMiB,
+                 .file_bytes = 1024 * kMiB,
                  .block_bytes = 1 << 20,
                  .depth = 2,
                  .run_ms = 600'000});

@@ -22,8 +22,9 @@ import {
   collect,
   type MarkRequest,
 } from '../repository/collection.js';
+import { nativeDamage } from '../repository/native.js';
 import { type Recovery, recoverPending } from '../repository/recovery.js';
-import { nativeDamage, type Repository } from '../repository/repository.js';
+import type { Repository } from '../repository/repository.js';
 import { DirectoryStore } from '../repository/stores/directory.js';
 import { type JobOptions, type Run, startRun } from './run.js';
 

@@ -13,7 +13,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { join as joinPath } from 'node:path';
-import type { NativeChunking, NativeDamage, NativeRepository } from '../engine/binding.js';
+import type { NativeRepository } from '../engine/binding.js';
 import { type ChunkingOptions, resolveChunking } from '../engine/options.js';
 import { type ErrorCode, type FirnError, firnError, isFirnError } from '../errors.js';
 import { blake3, deriveKeys, type RepositoryKeys } from './format/keys.js';
@@ -34,7 +34,6 @@ import {
 } from './format/names.js';
 import {
   type ChecksObject,
-  type ChunkingObject,
   type ConfigObject,
   type DamageObject,
   encodeObject,
@@ -49,6 +48,7 @@ import {
   parsePoint,
 } from './format/objects.js';
 import { encodeRecord, type RecordOpener } from './format/record.js';
+import { chunkingObject, nativeChunking, nativeDamage } from './native.js';
 import { ObjectFiles } from './object-files.js';
 import { refuseOccupied, repositoryExists } from './occupied.js';
 import { byOrder } from './point-order.js';
@@ -572,27 +572,6 @@ export class Repository {
       throw firnError('ERR_POINT_NOT_FOUND', `No point ${id}`, { cause: error });
     }
   }
-}
-
-/** Records of damage as native jobs take them. */
-export function nativeDamage(damage: readonly DamageObject[]): NativeDamage[] {
-  return damage.map(({ pack, records }) => ({ pack, ...(records !== undefined && { records }) }));
-}
-
-function chunkingObject(chunking: NativeChunking): ChunkingObject {
-  const { scheme, minPages, averagePages, maxPages } = chunking;
-  if (scheme === 'fixed') return { scheme, pages: maxPages };
-  return { scheme, minPages, averagePages, maxPages };
-}
-
-function nativeChunking(chunking: ChunkingObject): NativeChunking {
-  if (chunking.scheme === 'fixed') {
-    const { scheme, pages } = chunking;
-    return { scheme, minPages: pages, averagePages: pages, maxPages: pages };
-  }
-  // Member by member: an object from a repository may have more of them.
-  const { scheme, minPages, averagePages, maxPages } = chunking;
-  return { scheme, minPages, averagePages, maxPages };
 }
 
 function refuseLocked(): never {
