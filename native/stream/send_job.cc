@@ -253,7 +253,12 @@ Status SendJob::WriteFrame(FrameKind kind, uint32_t count, std::span<const uint8
   if (!stream_.writer_) return Status::Ok();
   stats_.target.Begin();
   const uint64_t before = stream_.writer_->bytes();
-  Status status = stream_.writer_->Write(kind, count, payload, [this] { return CheckStopped(); });
+  // A frame that has begun is carried through when another worker fails: the stream goes on after
+  // that, in the next job. Only who cancels gives the stream up.
+  const auto stop = [this] {
+    return cancelled() ? Status::Error(Code::kAborted, "cancelled") : Status::Ok();
+  };
+  Status status = stream_.writer_->Write(kind, count, payload, stop);
   stats_.target.End();
   stats_.written_bytes += stream_.writer_->bytes() - before;
   return status;
