@@ -48,6 +48,7 @@ const LEFT_OUT = [
   '^VerifyJobTest\\.NoBitOf',
   '^PackWriterTest\\.WhereverItFails',
   'IncrementalTest\\.',
+  'HistoryTest\\.',
   'MovingMaskTest\\.',
   '^CancelTest\\.',
   'FaultTest\\.',
