@@ -17,15 +17,6 @@ class MemoryFile final : public File {
   MemoryFile(const std::string& path, const SparseImage& image)
       : File(path, false, {}), image_(image) {}
 
-  Status ReadAt(uint64_t offset, std::span<uint8_t> out) override {
-    if (!RangeInside(offset, out.size(), image_.size())) {
-      return Status::Error(Code::kDiskTruncated, "the file ends before")
-          .At(path_, offset)
-          .DataLoss();
-    }
-    image_.Read(offset, out);
-    return Status::Ok();
-  }
   Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
     const uint64_t left = offset < image_.size() ? image_.size() - offset : 0;
     const size_t count = std::min<uint64_t>(left, out.size());

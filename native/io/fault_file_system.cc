@@ -13,10 +13,6 @@ class FaultFile final : public File {
         base_(std::move(base)),
         state_(std::move(state)) {}
 
-  Status ReadAt(uint64_t offset, std::span<uint8_t> out) override {
-    FIRN_RETURN_IF_ERROR(state_->Check(Kind::kRead, path_));
-    return base_->ReadAt(offset, out);
-  }
   Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
     FIRN_RETURN_IF_ERROR(state_->Check(Kind::kRead, path_));
     return base_->ReadSome(offset, out);

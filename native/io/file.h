@@ -73,7 +73,7 @@ class File {
   IoAlignment alignment() const { return alignment_; }
 
   // Fills `out` or fails; kDiskTruncated with data_loss when the file ends before.
-  virtual Status ReadAt(uint64_t offset, std::span<uint8_t> out) = 0;
+  Status ReadAt(uint64_t offset, std::span<uint8_t> out);
   // Up to out.size() bytes; fewer only at the end of the file.
   virtual Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) = 0;
   virtual Status WriteAt(uint64_t offset, std::span<const uint8_t> bytes) = 0;
@@ -110,6 +110,9 @@ class File {
   const bool direct_;
   const IoAlignment alignment_;
 };
+
+// What a read that the file is too short for ends with: kDiskTruncated, with data_loss.
+Status EndsBefore(const std::string& path, uint64_t offset);
 
 // A read-only view of a whole file. The file must not shrink while it lives.
 class MappedFile {

@@ -51,15 +51,6 @@ class PosixFile final : public File {
       : File(std::move(path), direct, alignment), fd_(fd) {}
   ~PosixFile() override { close(fd_); }
 
-  Status ReadAt(uint64_t offset, std::span<uint8_t> out) override {
-    FIRN_ASSIGN_OR_RETURN(size_t got, ReadSome(offset, out));
-    if (got == out.size()) return Status::Ok();
-    return Status::Error(Code::kDiskTruncated, "the file ends before the data that should be here")
-        .During("read")
-        .At(path_, offset + got)
-        .DataLoss();
-  }
-
   Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
     size_t done = 0;
     while (done < out.size()) {

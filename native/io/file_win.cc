@@ -29,15 +29,6 @@ class WinFile final : public File {
         handle_(std::move(opened.handle)),
         device_bytes_(opened.device_bytes) {}
 
-  Status ReadAt(uint64_t offset, std::span<uint8_t> out) override {
-    FIRN_ASSIGN_OR_RETURN(size_t got, ReadSome(offset, out));
-    if (got == out.size()) return Status::Ok();
-    return Status::Error(Code::kDiskTruncated, "the file ends before the data that should be here")
-        .During("read")
-        .At(path_, offset + got)
-        .DataLoss();
-  }
-
   Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
     if (!device_bytes_) return ReadUpToTheEnd(offset, out);
     // A device has no end that a read would stop at, and nothing but whole sectors.

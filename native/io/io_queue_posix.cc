@@ -16,11 +16,7 @@ bool TransferState::Advance(int64_t result, Status* status) {
     return true;
   }
   if (result == 0 && is_read) {
-    *status =
-        Status::Error(Code::kDiskTruncated, "the file ends before the data that should be here")
-            .During("read")
-            .At(request.file->path(), request.offset + done)
-            .DataLoss();
+    *status = EndsBefore(request.file->path(), request.offset + done);
     return true;
   }
   if (result == 0) {

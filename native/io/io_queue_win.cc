@@ -312,11 +312,7 @@ bool TransferState::Advance(int64_t result, Status* status) {
   // file, and can't even be asked to go on from there.
   const bool at_end = result == 0 || done % request.file->alignment().offset != 0;
   if (is_read && at_end) {
-    *status =
-        Status::Error(Code::kDiskTruncated, "the file ends before the data that should be here")
-            .During("read")
-            .At(path, request.offset + done)
-            .DataLoss();
+    *status = EndsBefore(path, request.offset + done);
     return true;
   }
   if (result == 0) {

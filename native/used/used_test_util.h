@@ -32,13 +32,9 @@ using image_test::SparseBytes;
 class MemoryFile final : public File {
  public:
   explicit MemoryFile(const SparseBytes& bytes) : File("memory", false, {}), bytes_(bytes) {}
-  Status ReadAt(uint64_t offset, std::span<uint8_t> out) override {
+  Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
     const Bytes bytes = bytes_.Read(offset, out.size());
     std::ranges::copy(bytes, out.begin());
-    return Status::Ok();
-  }
-  Result<size_t> ReadSome(uint64_t offset, std::span<uint8_t> out) override {
-    FIRN_RETURN_IF_ERROR(ReadAt(offset, out));
     return out.size();
   }
   Status WriteAt(uint64_t, std::span<const uint8_t>) override { return ReadOnly(); }
