@@ -26,20 +26,6 @@ namespace {
 
 constexpr size_t kReadBytesMax = 64 * kMiB;
 
-Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t i) {
-  if (info.Length() <= i || !info[i].IsObject()) {
-    throw Napi::TypeError::New(info.Env(), "an options object is missing");
-  }
-  return info[i].As<Napi::Object>();
-}
-
-std::string StringArgument(const Napi::CallbackInfo& info, size_t i) {
-  if (info.Length() <= i || !info[i].IsString()) {
-    throw Napi::TypeError::New(info.Env(), "a string argument is missing");
-  }
-  return info[i].As<Napi::String>().Utf8Value();
-}
-
 uint64_t UintArgument(const Napi::CallbackInfo& info, size_t i) {
   if (info.Length() <= i || !info[i].IsNumber() || info[i].As<Napi::Number>().DoubleValue() < 0) {
     throw Napi::TypeError::New(info.Env(), "a number argument is missing");

@@ -15,13 +15,6 @@ namespace {
 constexpr uint64_t kDataBytesMax = 64 * kMiB;
 constexpr double kNsPerSecond = 1e9;
 
-Napi::Object OptionsOf(const Napi::CallbackInfo& info) {
-  if (info.Length() == 0 || !info[0].IsObject()) {
-    throw Napi::TypeError::New(info.Env(), "an options object is missing");
-  }
-  return info[0].As<Napi::Object>();
-}
-
 double GetShare(const Napi::Object& object, const char* name) {
   const Napi::Value value = object.Get(name);
   if (!value.IsNumber()) throw Napi::TypeError::New(object.Env(), "a share is not a number");
@@ -123,7 +116,7 @@ Napi::Object FromStageScan(Napi::Env env, const StageScanResult& result) {
 }  // namespace
 
 Napi::Value StartIoScan(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   auto job = std::make_shared<IoScanJob>(
       FileSystem::Default(), ToTuning(GetObject(object, "tuning")), ToIoScanOptions(object));
   return StartSession(info.Env(), job,
@@ -131,7 +124,7 @@ Napi::Value StartIoScan(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartStageScan(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   StageScanOptions options;
   options.path = GetString(object, "path");
   options.open = ToOpenDiskOptions(GetObject(object, "open"));
@@ -144,7 +137,7 @@ Napi::Value StartStageScan(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartMakeData(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   MakeDataJob::Options options;
   options.path = GetString(object, "path");
   options.bytes = GetUint(object, "bytes");
@@ -155,7 +148,7 @@ Napi::Value StartMakeData(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value NewKernel(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   if (info.Length() < 2 || !info[1].IsTypedArray()) {
     throw Napi::TypeError::New(info.Env(), "the input is missing");
   }
@@ -183,7 +176,7 @@ Napi::Value ListBlake3(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value FillBenchData(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   const uint64_t bytes = GetUint(object, "bytes");
   const BenchData data = ToBenchData(GetObject(object, "data"));
   if (bytes > kDataBytesMax || !IsAligned(bytes, kPageBytes)) {

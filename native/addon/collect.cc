@@ -15,13 +15,6 @@ namespace {
 
 using LiveHolder = std::shared_ptr<LiveIndex>;
 
-Napi::Object OptionsOf(const Napi::CallbackInfo& info) {
-  if (info.Length() == 0 || !info[0].IsObject()) {
-    throw Napi::TypeError::New(info.Env(), "an options object is missing");
-  }
-  return info[0].As<Napi::Object>();
-}
-
 std::vector<PackName> PacksOf(const Napi::Object& object, const char* name) {
   std::vector<PackName> packs;
   for (const std::string& text : GetStrings(object, name)) {
@@ -124,7 +117,7 @@ Napi::Object FromRescue(Napi::Env env, const RescueResult& result) {
 }  // namespace
 
 Napi::Value StartMark(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   MarkOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.roots = IdsOf(object, "roots");
@@ -137,7 +130,7 @@ Napi::Value StartMark(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartRescue(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   const RepositoryView view = ToRepositoryView(GetObject(object, "repository"));
   RescueOptions options;
   options.root = view.listing.root;
@@ -155,7 +148,7 @@ Napi::Value StartRescue(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartMergeIndex(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   MergeOptions options;
   options.root = GetString(GetObject(object, "repository"), "root");
   options.live = LiveOf(object);

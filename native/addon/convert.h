@@ -23,6 +23,10 @@
 
 namespace firn::addon {
 
+// An argument that must be there.
+Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t i);
+std::string StringArgument(const Napi::CallbackInfo& info, size_t i);
+
 // A member that must be there.
 std::string GetString(const Napi::Object& object, const char* name);
 uint64_t GetUint(const Napi::Object& object, const char* name);
@@ -66,6 +70,8 @@ Napi::Array MakeArray(Napi::Env env, const Items& items, Make make) {
 Napi::Value FromStatus(Napi::Env env, const Status& status);
 Napi::Object FromIdentity(Napi::Env env, const DiskIdentity& identity);
 Napi::Object FromInspection(Napi::Env env, const Inspection& inspection);
+// [offset, length]
+Napi::Array FromRange(Napi::Env env, uint64_t offset, uint64_t length);
 Napi::Object FromLayerChanges(Napi::Env env, const LayerChanges& changes);
 Napi::Object FromStats(Napi::Env env, const StatsSnapshot& stats);
 Napi::Object FromUsedMap(Napi::Env env, const UsedMap& map);

@@ -89,6 +89,20 @@ UnusedOptions ToUnusedOptions(const Napi::Object& object) {
 
 }  // namespace
 
+Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t i) {
+  if (info.Length() <= i || !info[i].IsObject()) {
+    throw Napi::TypeError::New(info.Env(), "an options object is missing");
+  }
+  return info[i].As<Napi::Object>();
+}
+
+std::string StringArgument(const Napi::CallbackInfo& info, size_t i) {
+  if (info.Length() <= i || !info[i].IsString()) {
+    throw Napi::TypeError::New(info.Env(), "a string argument is missing");
+  }
+  return info[i].As<Napi::String>().Utf8Value();
+}
+
 std::string GetString(const Napi::Object& object, const char* name) {
   const Napi::Value value = object.Get(name);
   if (!value.IsString()) ThrowWrong(object.Env(), name, "a string");

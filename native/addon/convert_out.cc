@@ -152,14 +152,18 @@ Napi::Object FromInspection(Napi::Env env, const Inspection& inspection) {
   return object;
 }
 
+Napi::Array FromRange(Napi::Env env, uint64_t offset, uint64_t length) {
+  Napi::Array pair = Napi::Array::New(env, 2);
+  pair[0u] = Number(env, offset);
+  pair[1u] = Number(env, length);
+  return pair;
+}
+
 Napi::Object FromLayerChanges(Napi::Env env, const LayerChanges& changes) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("identity", FromIdentity(env, changes.identity));
   object.Set("ranges", MakeArray(env, changes.ranges, [&](const LayerChanges::Range& range) {
-               Napi::Array pair = Napi::Array::New(env, 2);
-               pair[0u] = Number(env, range.offset);
-               pair[1u] = Number(env, range.length);
-               return pair;
+               return FromRange(env, range.offset, range.length);
              }));
   return object;
 }

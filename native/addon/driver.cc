@@ -2,6 +2,7 @@
 
 #include "addon/convert.h"
 #include "addon/session.h"
+#include "disk/tracking_state.h"
 #ifdef _WIN32
 #include "disk/virtdisk_win.h"
 #endif
@@ -10,35 +11,17 @@ namespace firn::addon {
 
 namespace {
 
-struct Tracking {
-  bool enabled = false;
-  bool newer_changes = false;
-  std::string most_recent_id;
-};
-
-#ifdef _WIN32
-Result<Tracking> AskTracking(const std::string& path) {
-  FIRN_ASSIGN_OR_RETURN(TrackingState state, AskTrackingState(path));
-  return Tracking{state.enabled, state.newer_changes, std::move(state.most_recent_id)};
-}
-#else
+#ifndef _WIN32
 Status NoDriver(const std::string& path) {
   return Status::Error(Code::kUnsupported, "only Windows has a driver for virtual disks").At(path);
 }
 
-Result<Tracking> AskTracking(const std::string& path) { return NoDriver(path); }
+Result<TrackingState> AskTrackingState(const std::string& path) { return NoDriver(path); }
 
 Result<LayerChanges> QueryTrackedChanges(const std::string& path, const std::string&) {
   return NoDriver(path);
 }
 #endif
-
-std::string StringAt(const Napi::CallbackInfo& info, size_t i) {
-  if (info.Length() <= i || !info[i].IsString()) {
-    throw Napi::TypeError::New(info.Env(), "a string argument is missing");
-  }
-  return info[i].As<Napi::String>().Utf8Value();
-}
 
 }  // namespace
 
@@ -51,11 +34,11 @@ Result<std::unique_ptr<Disk>> OpenThroughDriver(const std::string& path) {
 }
 
 Napi::Value AskDriverTracking(const Napi::CallbackInfo& info) {
-  auto result = std::make_shared<Tracking>();
+  auto result = std::make_shared<TrackingState>();
   return RunAsync(
       info.Env(),
-      [path = StringAt(info, 0), result]() -> Status {
-        FIRN_ASSIGN_OR_RETURN(*result, AskTracking(path));
+      [path = StringArgument(info, 0), result]() -> Status {
+        FIRN_ASSIGN_OR_RETURN(*result, AskTrackingState(path));
         return Status::Ok();
       },
       [result](Napi::Env env) -> Napi::Value {
@@ -71,7 +54,7 @@ Napi::Value QueryDriverChanges(const Napi::CallbackInfo& info) {
   auto result = std::make_shared<LayerChanges>();
   return RunAsync(
       info.Env(),
-      [path = StringAt(info, 0), id = StringAt(info, 1), result]() -> Status {
+      [path = StringArgument(info, 0), id = StringArgument(info, 1), result]() -> Status {
         FIRN_ASSIGN_OR_RETURN(*result, QueryTrackedChanges(path, id));
         return Status::Ok();
       },

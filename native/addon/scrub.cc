@@ -9,13 +9,6 @@ namespace firn::addon {
 
 namespace {
 
-Napi::Object OptionsOf(const Napi::CallbackInfo& info) {
-  if (info.Length() == 0 || !info[0].IsObject()) {
-    throw Napi::TypeError::New(info.Env(), "an options object is missing");
-  }
-  return info[0].As<Napi::Object>();
-}
-
 Napi::Array FromIds(Napi::Env env, const std::vector<Id>& ids) {
   return MakeArray(env, ids, [&](const Id& id) { return Napi::String::New(env, ToHex(id)); });
 }
@@ -47,10 +40,7 @@ Napi::Object FromLoss(Napi::Env env, const TracedLoss& loss) {
   row.Set("bytes", Number(env, loss.bytes));
   row.Set("rangeCount", Number(env, loss.range_count));
   row.Set("ranges", MakeArray(env, loss.ranges, [&](const TracedLoss::Range& range) {
-            Napi::Array pair = Napi::Array::New(env, 2);
-            pair[0u] = Number(env, range.offset);
-            pair[1u] = Number(env, range.length);
-            return pair;
+            return FromRange(env, range.offset, range.length);
           }));
   return row;
 }
@@ -72,7 +62,7 @@ Napi::Object FromTrace(Napi::Env env, const std::vector<TracedRecord>& records) 
 }  // namespace
 
 Napi::Value StartScrub(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   ScrubOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.packs = GetPackNames(object, "chosen");
@@ -84,7 +74,7 @@ Napi::Value StartScrub(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartTrace(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   TraceOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   for (const std::string& id : GetStrings(object, "roots")) {

@@ -18,13 +18,6 @@ namespace firn::addon {
 
 namespace {
 
-Napi::Object OptionsOf(const Napi::CallbackInfo& info) {
-  if (info.Length() == 0 || !info[0].IsObject()) {
-    throw Napi::TypeError::New(info.Env(), "an options object is missing");
-  }
-  return info[0].As<Napi::Object>();
-}
-
 #ifdef _WIN32
 // Node exports libuv, but neither its headers nor an import library for it come with those of
 // Node-API.
@@ -117,7 +110,7 @@ Napi::Object FromReceive(Napi::Env env, const ReceiveResult& result, const Recei
 }  // namespace
 
 Napi::Value NewSendStream(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   std::vector<SendPoint> points;
   const Napi::Array array = GetArray(object, "points");
   for (uint32_t i = 0; i < array.Length(); ++i) {
@@ -133,7 +126,7 @@ Napi::Value NewSendStream(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartSend(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   SendOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.stream = KeptOf<SendStream>(object, "stream");
@@ -150,7 +143,7 @@ Napi::Value StartSend(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartOpenStream(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   auto stream = std::make_shared<ReceiveStream>(HandleOf(object));
   auto job = std::make_shared<OpenStreamJob>(FileSystem::Default(),
                                              ToTuning(GetObject(object, "tuning")), stream);
@@ -165,7 +158,7 @@ Napi::Value StartOpenStream(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartReceive(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   ReceiveOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.stream = KeptOf<ReceiveStream>(object, "stream");
@@ -187,7 +180,7 @@ Napi::Value NewWholeMaps(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartCheckWhole(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   WholeOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.known = KeptOf<WholeMaps>(object, "known");
@@ -208,7 +201,7 @@ Napi::Value StartCheckWhole(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartWriteHave(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   WriteHaveOptions options;
   options.repository = ToRepositoryView(GetObject(object, "repository"));
   options.handle = HandleOf(object);
@@ -224,7 +217,7 @@ Napi::Value StartWriteHave(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StartReadHave(const Napi::CallbackInfo& info) {
-  const Napi::Object object = OptionsOf(info);
+  const Napi::Object object = ObjectArgument(info, 0);
   auto job = std::make_shared<ReadHaveJob>(FileSystem::Default(),
                                            ToTuning(GetObject(object, "tuning")), HandleOf(object));
   return StartSession(info.Env(), job, [job](Napi::Env env) {

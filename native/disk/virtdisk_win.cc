@@ -21,8 +21,8 @@ constexpr ULONG kDeviceVhdx = 3;
 constexpr ULONG kSubtypeFixed = 2;
 constexpr ULONG kSubtypeDifferencing = 4;
 
-// VHDX goes to 64 TiB; nothing that a driver says above that is believed.
 constexpr uint64_t kPage = 4096;  // as lists of changes count (LayerChanges)
+// VHDX goes to 64 TiB; nothing that a driver says above that is believed.
 constexpr uint64_t kDiskBytesMax = 64 * kTiB;
 // Ranges that one query gives at most.
 constexpr ULONG kRangesPerQuery = 4096;

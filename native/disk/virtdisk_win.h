@@ -22,6 +22,7 @@
 #include "core/status.h"
 #include "disk/disk.h"
 #include "disk/layer_changes.h"
+#include "disk/tracking_state.h"
 #include "io/file_win.h"
 
 namespace firn {
@@ -31,12 +32,6 @@ namespace firn {
 // runs on; `file_system` must outlive the disk.
 Result<std::unique_ptr<Disk>> OpenAttachedDisk(WinFileSystem& file_system, const std::string& path);
 
-// What the driver says of a disk's change tracking (Windows Server 2016 and later).
-struct TrackingState {
-  bool enabled = false;
-  bool newer_changes = false;  // written to since most_recent_id was given
-  std::string most_recent_id;  // UTF-8; "" if there is none
-};
 Result<TrackingState> AskTrackingState(const std::string& path);
 
 // What may have been changed since a tracking id was given: a superset of the truth, in whole
