@@ -16,10 +16,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { build, ROOT, run } from './native.mjs';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUILD = process.env.FIRN_FUZZ_BUILD ?? join(ROOT, 'build-fuzz');
 const SAMPLES = process.env.FIRN_SAMPLES ?? join(ROOT, '../shared/data/vhdx');
 const STDERR_MAX = 2 ** 20;
@@ -40,24 +39,19 @@ function allTargets() {
   return /set\(FIRN_FUZZ_TARGETS ([^)]*)\)/.exec(text)[1].trim().split(/\s+/);
 }
 
-function must(command, ...parameters) {
-  const { status } = spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' });
-  if (status === 0) return;
-  console.error(`fuzz: "${[command, ...parameters].join(' ')}" failed`);
+/** Nothing was fuzzed, which counts as one failure. */
+function stop(why) {
+  console.error(`fuzz: ${why}`);
   console.log('0 passed, 1 failed, 0 skipped');
   process.exit(1);
 }
 
-function build() {
-  const fresh = !existsSync(join(BUILD, 'CMakeCache.txt'));
-  const ninja = spawnSync('ninja', ['--version'], { stdio: 'ignore' }).status === 0;
-  const flags = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_C_FLAGS_DEBUG=-O1'];
-  flags.push('-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1', '-DFIRN_SANITIZE=address,undefined');
-  flags.push('-DCMAKE_C_COMPILER=clang', '-DCMAKE_CXX_COMPILER=clang++');
-  flags.push('-DFIRN_FUZZ=ON', '-DFIRN_NATIVE_TESTS=OFF', '-Wno-dev');
-  if (fresh && ninja) flags.push('-G', 'Ninja');
-  must('cmake', '-S', '.', '-B', BUILD, ...flags);
-  must('cmake', '--build', BUILD, '--parallel', String(availableParallelism()));
+function buildTargets() {
+  const settings = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_C_FLAGS_DEBUG=-O1'];
+  settings.push('-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1', '-DFIRN_SANITIZE=address,undefined');
+  settings.push('-DCMAKE_C_COMPILER=clang', '-DCMAKE_CXX_COMPILER=clang++');
+  settings.push('-DFIRN_FUZZ=ON', '-DFIRN_NATIVE_TESTS=OFF');
+  if (!build(BUILD, settings)) stop('the targets did not build');
 }
 
 /** Seeds from the tests' builders and the samples, and those in the repository. */
@@ -66,7 +60,9 @@ function seed(targets) {
     ? readdirSync(SAMPLES).filter((name) => /\.vhdx?\.(gz|bz2)$/.test(name))
     : [];
   const seeds = join(BUILD, 'seeds');
-  must(join(BUILD, 'native/fuzz/fuzz_seeds'), seeds, ...samples.map((name) => join(SAMPLES, name)));
+  const images = samples.map((name) => join(SAMPLES, name));
+  if (run(join(BUILD, 'native/fuzz/fuzz_seeds'), seeds, ...images) !== 0)
+    stop('no seeds were made');
   for (const kind of ['seeds', 'findings']) {
     for (const target of targets) {
       const committed = join(ROOT, 'native/fuzz', kind, target);
@@ -76,7 +72,7 @@ function seed(targets) {
 }
 
 /** The exit code of a program, and the end of what it said on standard error. */
-function run(command, parameters) {
+function outcomeOf(command, parameters) {
   return new Promise((resolve) => {
     let stderr = '';
     const child = spawn(command, parameters, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -94,7 +90,7 @@ async function fuzz(target) {
   const findings = join(BUILD, 'findings', target);
   for (const folder of [corpus, findings]) mkdirSync(folder, { recursive: true });
   const folders = [corpus, join(BUILD, 'seeds', target)].filter((folder) => existsSync(folder));
-  const { status, stderr } = await run('nice', [
+  const { status, stderr } = await outcomeOf('nice', [
     '-n',
     '10',
     join(BUILD, `native/fuzz/fuzz_${target}`),
@@ -126,7 +122,7 @@ if (spawnSync('clang++', ['--version'], { stdio: 'ignore' }).status !== 0) {
   console.log(`0 passed, 0 failed, ${targets.length} skipped`);
   process.exit(0);
 }
-build();
+buildTargets();
 seed(targets);
 const results = [];
 const waiting = [...targets];

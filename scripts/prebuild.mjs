@@ -25,11 +25,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build, ROOT, run } from './native.mjs';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MODULES = join(ROOT, 'node_modules');
 
 /** What is built, how, and which libraries of the system it may need. */
@@ -61,11 +60,6 @@ const NOTICES = {
 function stop(message) {
   console.error(`prebuild: ${message}`);
   process.exit(1);
-}
-
-function run(command, ...parameters) {
-  const { status, error } = spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' });
-  if (status !== 0) stop(`"${[command, ...parameters].join(' ')}" failed ${error?.message ?? ''}`);
 }
 
 function outputOf(command, ...parameters) {
@@ -118,22 +112,16 @@ function windowsNeeds(path) {
   return { libraries: [...headers.matchAll(/DLL Name: (\S+)/g)].map(([, name]) => name) };
 }
 
-function build(target) {
+function prebuild(target) {
   const { cmake, strip, needs, mayNeed } = TARGETS[target];
   if (target.startsWith('linux') && `${process.platform}-${process.arch}` !== target) {
     stop(`${target} is built on ${target}, and this is ${process.platform}-${process.arch}`);
   }
   const sources = sourcesDigest();
   const folder = join(ROOT, `build-prebuild-${target}`);
-  const generator =
-    !existsSync(join(folder, 'CMakeCache.txt')) && spawnSync('ninja', ['--version']).status === 0
-      ? ['-G', 'Ninja']
-      : [];
   const settings = ['-DCMAKE_BUILD_TYPE=Release', '-DFIRN_ADDON=ON', '-DFIRN_PORTABLE=ON'];
-  settings.push('-DFIRN_NATIVE_TESTS=OFF', '-Wno-dev', ...cmake);
-  run('cmake', '-S', '.', '-B', folder, ...generator, ...settings);
-  const jobs = String(availableParallelism());
-  run('cmake', '--build', folder, '--target', 'firn', '--parallel', jobs);
+  settings.push('-DFIRN_NATIVE_TESTS=OFF', ...cmake);
+  if (!build(folder, settings, 'firn')) stop(`${target} did not build`);
   if (sourcesDigest() !== sources) {
     // What was compiled while its source was written is newer than that, and would never be compiled again.
     rmSync(folder, { recursive: true });
@@ -143,7 +131,7 @@ function build(target) {
   mkdirSync(place, { recursive: true });
   const scratch = join(place, 'firn.node.partial');
   copyFileSync(join(folder, 'firn.node'), scratch);
-  run(strip, '--strip-unneeded', scratch);
+  if (run(strip, '--strip-unneeded', scratch) !== 0) stop(`${strip} failed`);
   const found = needs(scratch);
   const surplus = found.libraries.filter((name) => !mayNeed.test(name));
   if (surplus.length > 0) stop(`${target} needs ${surplus.join(', ')}, which a user may not have`);
@@ -204,6 +192,6 @@ else if (isMain) {
   const named = command === 'build' ? rest : [command, ...rest];
   const unknown = named.find((name) => !Object.hasOwn(TARGETS, name));
   if (unknown !== undefined) stop(`expected ${Object.keys(TARGETS)} but received "${unknown}"`);
-  for (const target of named.length > 0 ? named : Object.keys(TARGETS)) build(target);
+  for (const target of named.length > 0 ? named : Object.keys(TARGETS)) prebuild(target);
   writeNotices();
 }

@@ -12,10 +12,7 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { build, ctest, ROOT, Sum } from './native.mjs';
 import {
   BUILD,
   ensureWindows,
@@ -26,7 +23,6 @@ import {
   wineEnvironment,
 } from './windows-tools.mjs';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /**
  * Whose tests are built for Windows. The others compute, which they do alike wherever they run (chunk, bench), or take their referees
  * from programs that Wine has none of (used).
@@ -38,7 +34,7 @@ const LEFT_OUT = [
   'BackupRestoreTest\\.(HugeSparseDisks|LittleMemory)',
   'VhdxWriter\\.MakesASmallFileOfAnEmpty64TiBDisk',
   '^UnusedTest\\.Wh',
-  '^ScrubJobTest\\.(ATraceOfALostLeaf|Cancelling)',
+  '^ScrubJobTest\\.(ATraceOfALost|Cancelling)',
   // They remove files that they have mapped, whose names Windows keeps until they are closed.
   '^CollectTest\\.(MergedRuns|AMergedRun)',
   '^SealedTest\\.CollectionSeals',
@@ -59,83 +55,35 @@ const WITHOUT_STAND_IN = '^VirtDiskWithoutDriverTest\\.';
 /** A test's limit in seconds. On a busy machine the longest takes ten times what it takes alone. */
 const SECONDS_MAX = 300;
 
-const sum = { passed: 0, failed: 0, skipped: 0 };
-
-function run(command, ...parameters) {
-  return spawnSync(command, parameters, { cwd: ROOT, stdio: 'inherit' }).status ?? 1;
-}
-
-/** What could not run counts as one failure: nothing may look green because nothing was tried. */
-function couldNot(what) {
-  console.error(`windows: ${what}`);
-  sum.failed += 1;
-}
-
 /** Debug, as that keeps the assertions; lightly optimised, as Wine is slow enough. */
-function build(...targets) {
-  const generator = existsSync(join(BUILD, 'CMakeCache.txt')) ? [] : ['-G', 'Ninja'];
-  const settings = [
-    '-DCMAKE_BUILD_TYPE=Debug',
-    '-DCMAKE_CXX_FLAGS_DEBUG=-O1',
-    '-DFIRN_ADDON=ON',
-    `-DFIRN_TEST_FOLDERS=${TEST_FOLDERS.join(';')}`,
-  ];
-  const toolchain = ['--toolchain', 'cmake/mingw-w64-x86_64.cmake', '-Wno-dev', '-Wno-deprecated'];
-  return (
-    run('cmake', '-S', '.', '-B', BUILD, ...generator, ...toolchain, ...settings) === 0 &&
-    run(
-      'cmake',
-      '--build',
-      BUILD,
-      '--parallel',
-      String(availableParallelism()),
-      '--target',
-      ...targets,
-    ) === 0
-  );
-}
+const SETTINGS = [
+  '--toolchain',
+  'cmake/mingw-w64-x86_64.cmake',
+  '-Wno-deprecated',
+  '-DCMAKE_BUILD_TYPE=Debug',
+  '-DCMAKE_CXX_FLAGS_DEBUG=-O1',
+  '-DFIRN_ADDON=ON',
+  `-DFIRN_TEST_FOLDERS=${TEST_FOLDERS.join(';')}`,
+];
+
+const sum = new Sum();
 
 function native(regex) {
-  if (!build('firn_tests', 'virtdisk_stand_in')) return couldNot('the native tests did not build');
+  if (!build(BUILD, SETTINGS, 'firn_tests', 'virtdisk_stand_in'))
+    return sum.couldNot('the native tests did not build');
   installLibraries();
   if (regex !== undefined) return runNative(['-R', regex], wineEnvironment());
   runNative(['-E', [...LEFT_OUT, WITHOUT_STAND_IN].join('|')], wineEnvironment());
   runNative(['-R', WITHOUT_STAND_IN], wineEnvironment({ standIn: false }));
 }
 
-/** Runs those of the native tests that are chosen, and adds them to the sum. */
 function runNative(chosen, env) {
-  const report = join(BUILD, 'ctest.xml');
-  rmSync(report, { force: true });
-  const limits = ['--parallel', String(availableParallelism()), '--timeout', String(SECONDS_MAX)];
-  const { status, stdout } = spawnSync(
-    'ctest',
-    ['--test-dir', BUILD, ...limits, '--output-on-failure', '--output-junit', report, ...chosen],
-    {
-      cwd: ROOT,
-      encoding: 'utf8',
-      env,
-      maxBuffer: 1024 ** 3,
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  );
-  const worth = (line) =>
-    !/^ +Start +\d+: |^ *\d+\/\d+ Test +#\d+: .* Passed +[\d.]+ sec$/.test(line);
-  process.stdout.write(`${(stdout ?? '').split('\n').filter(worth).join('\n')}\n`);
-  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
-  const suite = /<testsuite\b[^>]*>/.exec(text)?.[0] ?? '';
-  const count = (name) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(suite)?.[1] ?? 0);
-  const missed = count('skipped') + count('disabled');
-  sum.passed += count('tests') - count('failures') - missed;
-  sum.failed += count('failures');
-  sum.skipped += missed;
-  if (count('tests') === 0) couldNot('no native test ran');
-  else if (status !== 0 && count('failures') === 0) couldNot(`ctest ended with ${status}`);
+  ctest(sum, BUILD, ['--timeout', String(SECONDS_MAX), ...chosen], env);
 }
 
 /** The TypeScript tests of this system that drive Windows' Node, and hold what both make against each other. */
 function across() {
-  if (!build('firn')) return couldNot('the addon did not build');
+  if (!build(BUILD, SETTINGS, 'firn')) return sum.couldNot('the addon did not build');
   const { status, stdout } = spawnSync(
     process.execPath,
     ['scripts/test.mjs', 'js', 'test/windows', 'test/package'],
@@ -148,12 +96,12 @@ function across() {
   );
   process.stdout.write(stdout ?? '');
   const counts = /^(\d+) passed, (\d+) failed, (\d+) skipped$/m.exec(stdout ?? '');
-  if (counts === null) return couldNot('the tests of node.exe did not run');
+  if (counts === null) return sum.couldNot('the tests of node.exe did not run');
   sum.passed += Number(counts[1]);
   sum.failed += Number(counts[2]);
   sum.skipped += Number(counts[3]);
   if (status !== 0 && Number(counts[2]) === 0)
-    couldNot(`the tests of node.exe ended with ${status}`);
+    sum.couldNot(`the tests of node.exe ended with ${status}`);
 }
 
 const [command = 'test', ...rest] = process.argv.slice(2);
@@ -162,7 +110,7 @@ if (!commands.includes(command)) {
   console.error(`windows: expected one of ${commands.join(', ')} but received "${command}"`);
   process.exit(2);
 }
-if (command === 'build') process.exit(build('firn') ? 0 : 1);
+if (command === 'build') process.exit(build(BUILD, SETTINGS, 'firn') ? 0 : 1);
 ensureWindows();
 if (command === 'node') {
   const { status, stdout, stderr } = windowsNode(rest);
@@ -179,5 +127,4 @@ try {
   server.stop();
   temporaryFiles.remove();
 }
-console.log(`\n${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`);
-process.exitCode = sum.failed > 0 ? 1 : 0;
+sum.end();
