@@ -15,6 +15,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { platform } from 'node:process';
 import { fromFileSystem } from '../../errors.js';
+import { syncFolderNow } from '../../sync-folder.js';
 
 const RENAME_TRIES = 20;
 const RENAME_WAIT_MS = 10;
@@ -31,7 +32,7 @@ export function replaceFile(path: string, text: string): void {
       closeSync(file);
     }
     renameOver(temporary, path);
-    syncFolder(dirname(path));
+    syncFolderNow(dirname(path));
   } catch (error) {
     rmSync(temporary, { force: true });
     throw fromFileSystem(error, 'write', 'ERR_WRITE');
@@ -42,7 +43,7 @@ export function replaceFile(path: string, text: string): void {
 export function removeFiles(paths: readonly string[]): void {
   try {
     for (const path of paths) rmSync(path, { force: true });
-    for (const folder of new Set(paths.map((path) => dirname(path)))) syncFolder(folder);
+    for (const folder of new Set(paths.map((path) => dirname(path)))) syncFolderNow(folder);
   } catch (error) {
     throw fromFileSystem(error, 'delete', 'ERR_WRITE');
   }
@@ -70,15 +71,5 @@ function renameOver(from: string, to: string): void {
       if (!busy || attempt === RENAME_TRIES) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RENAME_WAIT_MS);
     }
-  }
-}
-
-function syncFolder(folder: string): void {
-  if (platform === 'win32') return; // a folder cannot be opened there, and its changes are logged
-  const handle = openSync(folder, 'r');
-  try {
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
   }
 }

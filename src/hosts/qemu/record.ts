@@ -11,6 +11,7 @@ import { open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { fromFileSystem } from '../../errors.js';
+import { syncFolder } from '../../sync-folder.js';
 import { markOf, runOfMark } from '../host.js';
 
 const SUFFIX = '.run.json';
@@ -123,14 +124,5 @@ export async function writeDurably(file: string, content: string): Promise<void>
     await syncFolder(path.dirname(file));
   } catch (error) {
     throw fromFileSystem(error, 'write', 'ERR_WRITE');
-  }
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

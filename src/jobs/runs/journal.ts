@@ -9,11 +9,12 @@
  * history; `firn reconcile --run` still takes up a mark that no journal knows.
  */
 
-import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import Database from 'libsql';
 import { type FirnError, firnError } from '../../errors.js';
 import type { StepName, VmRef } from '../../hosts/host.js';
+import { syncFolderNow } from '../../sync-folder.js';
 import { Claim, isClaimed } from './claim.js';
 import type { RunRecord, RunState, StepRecord } from './types.js';
 
@@ -296,16 +297,10 @@ export class Journal {
 /** Makes a folder and those above it, durably: SQLite sees to its files and their names, and to no folder's own name. */
 function makeFolder(folder: string): void {
   const first = mkdirSync(folder, { recursive: true, mode: 0o750 });
-  // Windows has no way to sync a folder, and does without.
-  if (first === undefined || process.platform === 'win32') return;
-  const above = path.dirname(path.resolve(first));
-  for (let each = folder; each !== above; each = path.dirname(each)) {
-    const parent = openSync(path.dirname(each), 'r');
-    try {
-      fsyncSync(parent);
-    } finally {
-      closeSync(parent);
-    }
+  if (first === undefined) return;
+  const made = path.resolve(first).length;
+  for (let each = path.resolve(folder); each.length >= made; each = path.dirname(each)) {
+    syncFolderNow(path.dirname(each));
   }
 }
 

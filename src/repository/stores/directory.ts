@@ -8,19 +8,10 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import {
-  type FileHandle,
-  link,
-  mkdir,
-  open,
-  readdir,
-  rename,
-  rm,
-  rmdir,
-  stat,
-} from 'node:fs/promises';
+import { link, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../../errors.js';
+import { syncFolder } from '../../sync-folder.js';
 import { isUnfinished } from '../format/names.js';
 import { RECORD_CONTENT_BYTES_MAX, RECORD_HEADER_BYTES } from '../format/record.js';
 import type { Store } from './store.js';
@@ -219,21 +210,5 @@ async function writeDurably(file: string, content: Uint8Array): Promise<void> {
     await handle.sync();
   } finally {
     await handle.close();
-  }
-}
-
-/** Makes the names in a folder durable. Windows has no such call: NTFS logs them itself. */
-async function syncFolder(folder: string): Promise<void> {
-  if (process.platform === 'win32') return;
-  let handle: FileHandle | undefined;
-  try {
-    handle = await open(folder, 'r');
-    await handle.sync();
-  } catch (error) {
-    // Some network file systems refuse to sync a folder; there the server decides.
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code !== 'EINVAL' && code !== 'ENOTSUP' && code !== 'ENOENT') throw error;
-  } finally {
-    await handle?.close();
   }
 }
