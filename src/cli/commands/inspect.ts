@@ -10,7 +10,7 @@ import type { NativeFinding, NativeLayer } from '../../engine/binding.js';
 import { firnError, fromNative } from '../../errors.js';
 import { type Context, parse, type Register } from '../context.js';
 import { formatBytes, formatCount, formatNumberOf } from '../ui/bytes.js';
-import { fields, paint, printable, type TextStream } from '../ui/text.js';
+import { type Field, fields, paint, printable, type TextStream } from '../ui/text.js';
 import { leftOutText, partitionLines } from '../ui/unused.js';
 
 export function defineInspect(program: Command, register: Register): void {
@@ -76,12 +76,8 @@ async function inspectWithDriver(context: Context, file: string, flags: InspectF
     `disk  ${printable(file)}, as the driver sees it`,
     ...fields(
       [
-        ['format', `${identity.format}, ${identity.kind}`],
-        ['size', `${formatBytes(identity.sizeBytes)} (${identity.sizeBytes} bytes)`],
-        [
-          'sectors',
-          `${identity.logicalSectorBytes} logical, ${identity.physicalSectorBytes} physical`,
-        ],
+        ...identityRows(identity),
+        ['sectors', sectorText(identity)],
         ['disk id', identity.diskId || undefined],
         ['tracking', tracking?.enabled === true ? 'on' : 'off'],
         ['newest id', tracking?.mostRecentId || undefined],
@@ -113,14 +109,10 @@ function describeLayer(layer: NativeLayer, depth: number, stream: TextStream): s
     `${depth === 0 ? 'disk' : `parent ${depth}`}  ${printable(layer.path)}`,
     ...fields(
       [
-        ['format', `${identity.format}, ${identity.kind}`],
-        ['size', `${formatBytes(identity.sizeBytes)} (${identity.sizeBytes} bytes)`],
+        ...identityRows(identity),
         ['file', `${formatBytes(layer.fileBytes)} (${layer.fileBytes} bytes)`],
         ['blocks', identity.format === 'raw' ? undefined : blockText(layer)],
-        [
-          'sectors',
-          `${identity.logicalSectorBytes} logical, ${identity.physicalSectorBytes} physical`,
-        ],
+        ['sectors', sectorText(identity)],
         ['log', identity.format === 'vhdx' ? logText(log) : undefined],
         ['disk id', identity.diskId || undefined],
         ['data write', layer.dataWriteGuid || undefined],
@@ -138,6 +130,17 @@ function describeLayer(layer: NativeLayer, depth: number, stream: TextStream): s
     ),
     ...layer.findings.map((finding) => findingLine(finding, stream)),
   ];
+}
+
+function identityRows({ format, kind, sizeBytes }: NativeLayer['identity']): Field[] {
+  return [
+    ['format', `${format}, ${kind}`],
+    ['size', `${formatBytes(sizeBytes)} (${sizeBytes} bytes)`],
+  ];
+}
+
+function sectorText(identity: NativeLayer['identity']): string {
+  return `${identity.logicalSectorBytes} logical, ${identity.physicalSectorBytes} physical`;
 }
 
 function blockText({ identity, blocks }: NativeLayer): string {

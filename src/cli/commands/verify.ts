@@ -4,13 +4,14 @@
  */
 
 import type { Command } from 'commander';
+import type { TuningOptions } from '../../engine/options.js';
 import { firnError, isErrorCode } from '../../errors.js';
 import type { ScrubLoss, ScrubProblem, ScrubResult } from '../../jobs/scrub.js';
 import type { VerifyProblem, VerifyResult } from '../../jobs/verify.js';
 import { type Context, parse, type Register } from '../context.js';
 import { formatBytes, formatCount, formatNumberOf } from '../ui/bytes.js';
 import { bottleneckLines, speedLine } from '../ui/summary.js';
-import { fields, formatTime } from '../ui/text.js';
+import { type Field, fields, formatTime } from '../ui/text.js';
 
 interface VerifyFlags {
   readData?: boolean;
@@ -73,26 +74,35 @@ async function verify(context: Context, selectors: string[], flags: VerifyFlags)
   if (flags.packsOnly === true) return checkPacks(context, flags);
   const job = await import('../../jobs/verify.js');
   const repository = await context.openRepository();
-  const { readData, parentFolder: parentFolders, limit } = flags;
-  const tuning = { ...context.tuning, bytesPerSecond: limit };
+  const { readData, parentFolder: parentFolders } = flags;
+  const tuning = limited(context, flags);
   const source = flags.source?.map((path) => ({ path, parentFolders }));
   const fallback = source === undefined ? undefined : ['latest'];
   const points = selectors.length > 0 ? selectors : fallback;
   const result = await context.withProgress('verify', (run) =>
     job.verify(repository, { points, readData, source, tuning, ...run }),
   );
-  const { problems, problemCount, ...account } = result;
-  const { output } = context;
-  // For people the list is cut and names the points; JSON has both in full.
-  const shown = output.json ? problems : problems.slice(0, PROBLEMS_SHOWN).map(withPoints);
-  for (const problem of shown) output.problem(problem);
-  context.output.message('summary', { problemCount, ...account });
+  tellFound(context, result, withPoints);
   tellHealed(context, result.healed);
-  if (problemCount === 0) {
-    context.output.text(...describeVerify(result, source !== undefined, context.output.quiet));
-    return 0;
-  }
-  throw defectsFound(result);
+  if (result.problemCount > 0) throw defectsFound(result);
+  context.output.text(...describeVerify(result, source !== undefined, context.output.quiet));
+  return 0;
+}
+
+function limited({ tuning }: Context, { limit }: VerifyFlags): TuningOptions {
+  return { ...tuning, bytesPerSecond: limit };
+}
+
+/** Each problem, and the summary. For people the list is cut, and its messages say more; JSON has all of it as data. */
+function tellFound<Problem extends VerifyProblem>(
+  { output }: Context,
+  result: { problems: readonly Problem[] },
+  withMore: (problem: Problem) => Problem,
+): void {
+  const { problems, ...account } = result;
+  const shown = output.json ? problems : problems.slice(0, PROBLEMS_SHOWN).map(withMore);
+  for (const problem of shown) output.problem(problem);
+  output.message('summary', account);
 }
 
 function checkTogether(selectors: readonly string[], flags: VerifyFlags): void {
@@ -115,41 +125,31 @@ function whyNot({ for: time, limit, readData, source }: VerifyFlags): string | u
   return isIdle ? '--limit is for --all, --packs-only, --read-data and --source' : undefined;
 }
 
-async function scrub(context: Context, { for: forMs, limit: bytesPerSecond }: VerifyFlags) {
+async function scrub(context: Context, flags: VerifyFlags) {
   const job = await import('../../jobs/scrub.js');
   const repository = await context.openRepository();
   const result = await context.withProgress('verify', (run) =>
-    job.scrub(repository, { forMs, bytesPerSecond, tuning: context.tuning, ...run }),
+    job.scrub(repository, { forMs: flags.for, tuning: limited(context, flags), ...run }),
   );
-  const { problems, problemCount, ...account } = result;
-  const { output } = context;
-  const shown = output.json ? problems : problems.slice(0, PROBLEMS_SHOWN).map(withLosses);
-  for (const problem of shown) output.problem(problem);
-  output.message('summary', { problemCount, ...account });
+  tellFound(context, result, withLosses);
   tellHealed(context, result.healed);
-  output.text(...describeScrub(result, output.quiet));
-  if (problemCount === 0) return 0;
-  throw defectsFound(result, HEAL_HINT);
+  context.output.text(...describeScrub(result, context.output.quiet));
+  if (result.problemCount > 0) throw defectsFound(result, HEAL_HINT);
+  return 0;
 }
 
-async function checkPacks(context: Context, { limit: bytesPerSecond }: VerifyFlags) {
+async function checkPacks(context: Context, flags: VerifyFlags) {
   const { Repository } = await import('../../repository/repository.js');
   const job = await import('../../jobs/check-packs.js');
   const repository = await Repository.openLocked(context.repository);
   const result = await context.withProgress('verify', (run) =>
-    job.checkPacks(repository, { bytesPerSecond, tuning: context.tuning, ...run }),
+    job.checkPacks(repository, { tuning: limited(context, flags), ...run }),
   );
-  const { problems, problemCount, ...account } = result;
-  const { output } = context;
-  const shown = output.json ? problems : problems.slice(0, PROBLEMS_SHOWN);
-  for (const problem of shown) output.problem(problem);
-  output.message('summary', { problemCount, ...account });
+  tellFound(context, result, (problem) => problem);
+  if (result.problemCount > 0) throw defectsFound(result);
   const read = `${formatNumberOf(result.packs, 'pack')}, ${formatBytes(result.packBytes)}`;
-  if (problemCount === 0) {
-    output.text(`no defects in ${read}`);
-    return 0;
-  }
-  throw defectsFound(result);
+  context.output.text(`no defects in ${read}`);
+  return 0;
 }
 
 function withLosses(problem: ScrubProblem): ScrubProblem {
@@ -170,7 +170,7 @@ function describeLoss({ point, vm, created, disk, bytes, rangeCount, ranges }: S
 }
 
 function describeScrub(result: ScrubResult, quiet: boolean): string[] {
-  const { packs, packBytes, packsLeft, points, chunks, objects, lifted, problemCount } = result;
+  const { packs, packBytes, packsLeft, lifted, problemCount } = result;
   const left = packsLeft > 0 ? `, ${formatCount(packsLeft)} left for the next time` : '';
   const headline =
     problemCount === 0
@@ -181,11 +181,7 @@ function describeScrub(result: ScrubResult, quiet: boolean): string[] {
     headline,
     ...fields(
       [
-        [
-          'points',
-          `${formatCount(points)}, with ${formatCount(chunks)} different chunks and map objects`,
-        ],
-        ['objects', `${formatCount(objects)} read`],
+        ...structureRows(result),
         ['packs', `${formatCount(packs)} read, ${formatBytes(packBytes)}`],
         [
           'taken back',
@@ -195,6 +191,15 @@ function describeScrub(result: ScrubResult, quiet: boolean): string[] {
       ],
       '  ',
     ),
+  ];
+}
+
+/** What the points are made of: checked in every run. */
+function structureRows({ points, chunks, objects }: VerifyResult | ScrubResult): Field[] {
+  const differing = `${formatCount(chunks)} different chunks and map objects`;
+  return [
+    ['points', `${formatCount(points)}, with ${differing}`],
+    ['objects', `${formatCount(objects)} read`],
   ];
 }
 
@@ -220,16 +225,12 @@ function describeVerify(result: VerifyResult, compared: boolean, quiet: boolean)
     ? `no defects: the point holds what its source holds${but}`
     : 'no defects';
   if (quiet) return [headline];
-  const { points, objects, chunks, packs, stats } = result;
+  const { packs, stats } = result;
   return [
     headline,
     ...fields(
       [
-        [
-          'points',
-          `${formatCount(points)}, with ${formatCount(chunks)} different chunks and map objects`,
-        ],
-        ['objects', `${formatCount(objects)} read`],
+        ...structureRows(result),
         [
           'packs',
           packs > 0

@@ -59,11 +59,10 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   );
 }
 
+export type Field = readonly [name: string, value: string | undefined];
+
 /** "name   value" lines, values in one column; pairs without a value are left out. */
-export function fields(
-  pairs: readonly (readonly [name: string, value: string | undefined])[],
-  indent = '',
-): string[] {
+export function fields(pairs: readonly Field[], indent = ''): string[] {
   const present = pairs.filter((pair): pair is [string, string] => pair[1] !== undefined);
   const width = Math.max(0, ...present.map(([name]) => displayWidth(name)));
   return present.map(([name, value]) =>
