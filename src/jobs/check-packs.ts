@@ -13,8 +13,6 @@ import { type JobOptions, type Run, startRun } from './run.js';
 import type { VerifyProblem } from './verify.js';
 
 export interface CheckPacksOptions extends JobOptions {
-  /** How much is read a second at most, in bytes; what `tuning` says when not given. */
-  bytesPerSecond?: number | undefined;
   tuning?: TuningOptions | undefined;
 }
 
@@ -37,14 +35,14 @@ export function checkPacks(
 
 async function runCheckPacks(
   repository: Repository,
-  { bytesPerSecond, tuning }: CheckPacksOptions,
+  { tuning }: CheckPacksOptions,
   session: RunSessionOptions,
 ): Promise<CheckPacksResult> {
   const packs = await repository.packs();
   const started = loadEngine().startScrub({
     // The index is not looked at: without the key nobody can tell whether it is to be believed.
     repository: { ...repository.nativeBasis(), indexRuns: [], packs, condemned: [], damaged: [] },
-    tuning: resolveTuning({ ...tuning, bytesPerSecond: bytesPerSecond ?? tuning?.bytesPerSecond }),
+    tuning: resolveTuning(tuning),
     chosen: packs,
     stopAfterMs: 0,
   });

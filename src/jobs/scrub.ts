@@ -49,8 +49,6 @@ const PACK_BYTES_USUAL = 64 * 2 ** 20;
 export interface ScrubOptions extends JobOptions {
   /** After this many milliseconds no pack is begun; but some are read in any case. Until all are read when not given. */
   forMs?: number | undefined;
-  /** How much is read a second at most, in bytes; what `tuning` says when not given. */
-  bytesPerSecond?: number | undefined;
   tuning?: TuningOptions | undefined;
 }
 
@@ -99,8 +97,7 @@ async function runScrub(
     throw expected('forMs', 'a number of milliseconds', forMs);
   }
   const begun = performance.now();
-  const bytesPerSecond = options.bytesPerSecond ?? options.tuning?.bytesPerSecond;
-  const tuning = resolveTuning({ ...options.tuning, bytesPerSecond });
+  const tuning = resolveTuning(options.tuning);
   const known = await repository.knownDamage();
   let structure = await runVerify(repository, { tuning: options.tuning }, session);
   const rolling = new RollingRead(repository, tuning, session, {

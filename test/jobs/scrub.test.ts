@@ -239,8 +239,7 @@ describe('scrub', () => {
     const controller = new AbortController();
     const run = scrub(repository, {
       signal: controller.signal,
-      bytesPerSecond: 4 * MIB,
-      tuning: { workers: 1 },
+      tuning: { workers: 1, bytesPerSecond: 4 * MIB },
       progressIntervalMs: 10,
       onProgress: ({ doneBytes, readBytes }) => {
         if (readBytes > 0 && doneBytes >= 2 * MIB && doneBytes < 7 * MIB) controller.abort();
@@ -257,7 +256,7 @@ describe('scrub', () => {
     const repository = await newRepository();
     await backUp(repository, randomContent(4 * MIB));
     const begun = performance.now();
-    await scrub(repository, { bytesPerSecond: 4 * MIB });
+    await scrub(repository, { tuning: { bytesPerSecond: 4 * MIB } });
     expect(performance.now() - begun).toBeGreaterThan(400);
   });
 
