@@ -12,7 +12,7 @@ import { lstat, mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../errors.js';
-import { Claim } from '../jobs/runs/claim.js';
+import { Claim, fileOfClaim } from '../jobs/runs/claim.js';
 
 const CLAIM = 'bench';
 /** Another benchmark may take a folder that has no claim yet for one that was left behind, and remove it: then the next one is made. */
@@ -135,7 +135,7 @@ async function removeLeftOvers(place: string): Promise<void> {
 
 async function hasOwnClaim(folder: string): Promise<boolean> {
   try {
-    const found = await lstat(path.join(folder, 'claims', `${CLAIM}.lock`));
+    const found = await lstat(fileOfClaim(folder, CLAIM));
     return found.isFile() && (process.getuid === undefined || found.uid === process.getuid());
   } catch {
     return false;

@@ -195,6 +195,7 @@ async function runBackup(
         return { ...(await store(view, attempt)), last: await earlier };
       },
       point: (stored, attempt) => {
+        const disks = describe(stored);
         const about = { vm: { name: vm }, created: created.toISOString(), ...machine?.describe() };
         return {
           type: 'point',
@@ -207,10 +208,10 @@ async function runBackup(
           ...orderAfter(stored.last, about),
           run,
           attempt,
-          disks: describe(stored).map(pointDisk),
+          disks: disks.map(pointDisk),
           ...(tags.length > 0 && { tags }),
           firn: engine.version(),
-          stats: pointStats(tally.summary(describe(stored))),
+          stats: pointStats(tally.summary(disks)),
         };
       },
       ...(machine !== undefined && { aroundSeal: machine.aroundSeal }),

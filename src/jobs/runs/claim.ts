@@ -22,7 +22,7 @@ export class Claim {
 
   /** Claims a run for this process; undefined if another one has it. ERR_JOURNAL. */
   static take(stateFolder: string, run: string): Claim | undefined {
-    const file = fileOf(stateFolder, run);
+    const file = fileOfClaim(stateFolder, run);
     try {
       mkdirSync(path.dirname(file), { recursive: true, mode: 0o750 });
       const database = lock(file);
@@ -57,7 +57,8 @@ export function isClaimed(stateFolder: string, run: string): boolean {
   return claim === undefined;
 }
 
-function fileOf(stateFolder: string, run: string): string {
+/** The file that a claim locks. */
+export function fileOfClaim(stateFolder: string, run: string): string {
   return path.join(stateFolder, 'claims', `${run}.lock`);
 }
 
