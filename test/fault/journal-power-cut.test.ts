@@ -5,8 +5,7 @@
  * something may stand at the machine. From the worst of the states in which a run dies, `firn reconcile`, or the next run, cleans up.
  */
 
-import { spawnSync } from 'node:child_process';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -14,29 +13,29 @@ import { runOfMark } from '../../src/hosts/host.js';
 import { createLab, labStatus, setFault, startLab, stopLab } from '../../src/hosts/lab/lab.js';
 import { Journal } from '../../src/jobs/runs/journal.js';
 import {
+  ALL,
+  compileRecorder,
+  FATES,
   type Fate,
+  lookAtStates,
   type RecordedCall,
   RecordedFileSystem,
   readRecord,
+  runRecorded,
   seededRandom,
 } from '../helpers/crash-states.js';
 import { firn } from '../helpers/firn.js';
 import { suiteFolder } from '../helpers/folder.js';
 
-const FATES: readonly Fate[] = ['lost', 'names lost', 'contents lost', 'kept', 'some', 'some'];
-const ALL = process.env.FIRN_POWER_CUTS === 'all';
 const MIB = 2 ** 20;
-const source = fileURLToPath(new URL('recorder.c', import.meta.url));
 const program = fileURLToPath(new URL('recorded-run.mjs', import.meta.url));
 
 const folder = suiteFolder();
 const lab = path.join(folder, 'lab');
 const repository = path.join(folder, 'repository');
-const library = path.join(folder, 'recorder.so');
-const compiled = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl']);
-const canRecord = process.platform === 'linux' && compiled.status === 0;
+const recorder = compileRecorder(folder);
 
-describe.skipIf(!canRecord)(
+describe.skipIf(recorder === undefined)(
   'after a power cut, on a file system that keeps what it promised',
   () => {
     beforeAll(async () => {
@@ -112,15 +111,8 @@ async function record(name: string) {
   await mkdir(rootOf(name));
   const log = path.join(place, 'log');
   const state = path.join(rootOf(name), 'var/firn');
-  const finished = spawnSync(process.execPath, [program, place, state, lab, repository], {
-    encoding: 'utf8',
-    env: {
-      ...process.env,
-      FIRN_RECORD_ROOT: rootOf(name),
-      FIRN_RECORD_LOG: log,
-      LD_PRELOAD: library,
-    },
-  });
+  const command = [program, place, state, lab, repository];
+  const finished = runRecorded(recorder ?? '', rootOf(name), log, command);
   expect(finished.stderr).toBe('');
   return { calls: await readRecord(log), signal: finished.signal };
 }
@@ -142,24 +134,15 @@ async function openStates(calls: readonly RecordedCall[], name: string, unsynced
       if (mark.startsWith('over ')) over = mark.slice('over '.length);
     }
     if (call.kind !== unsynced) files.take(call);
-    for (const fate of ALL ? FATES : [FATES[index % FATES.length] as Fate]) {
-      await files.writeTo(state, fate, random);
-      try {
-        const found = look(path.join(state, 'var/firn'), over);
-        if (stands) expect(found).toBe('unfinished');
-        if (over !== '') expect(found).toBe('over');
-        if (found === 'unfinished') counts.unfinished++;
-        if (found === 'over') counts.over++;
-      } catch (error) {
-        const about = `${call.kind} ${call.first.subarray(0, 100).toString('latin1')}`;
-        throw new Error(`after call ${index} (${about}), with what was not synced ${fate}`, {
-          cause: error,
-        });
-      } finally {
-        await rm(state, { recursive: true });
-      }
+    const fates = ALL ? FATES : [FATES[index % FATES.length] as Fate];
+    await lookAtStates(files, { call, index, fates }, { root: state, random }, () => {
+      const found = look(path.join(state, 'var/firn'), over);
+      if (stands) expect(found).toBe('unfinished');
+      if (over !== '') expect(found).toBe('over');
+      if (found === 'unfinished') counts.unfinished++;
+      if (found === 'over') counts.over++;
       counts.opened++;
-    }
+    });
   }
   return counts;
 }

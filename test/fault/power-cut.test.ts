@@ -5,7 +5,6 @@
  * every call instead of some hundred. The same for a repository that is sealed, at fewer moments, as its files are made by the same calls.
  */
 
-import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -18,18 +17,20 @@ import { restore } from '../../src/jobs/restore.js';
 import { verify } from '../../src/jobs/verify.js';
 import { type Access, Repository } from '../../src/repository/repository.js';
 import {
-  type Fate,
+  ALL,
+  compileRecorder,
+  FATES,
+  lookAtStates,
   type RecordedCall,
   RecordedFileSystem,
   readRecord,
+  runRecorded,
   seededRandom,
 } from '../helpers/crash-states.js';
 import { PASSPHRASE, passphrase } from '../helpers/sealed.js';
 import { randomContent } from '../helpers/writer.js';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
-const FATES: readonly Fate[] = ['lost', 'names lost', 'contents lost', 'kept', 'some', 'some'];
-const ALL = process.env.FIRN_POWER_CUTS === 'all';
 const KIB = 1024;
 
 /** A kind of repository, and at each how manieth call its states are opened. */
@@ -52,18 +53,18 @@ const SEALED: Kind = {
 let tmp: string;
 /** Of the record that is looked at. */
 let folder: string;
-let canRecord = false;
+let recorder: string | undefined;
 beforeAll(async () => {
   tmp = await realpath(await mkdtemp(path.join(tmpdir(), 'firn-power-')));
-  const library = path.join(tmp, 'recorder.so');
-  const source = path.join(HERE, 'recorder.c');
-  const compiled = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl']);
-  canRecord = process.platform === 'linux' && compiled.status === 0;
+  recorder = compileRecorder(tmp);
 });
 afterAll(() => rm(tmp, { recursive: true }));
 
 /** Disks that share halves, so that later points rely on what earlier ones have stored, and collections have packs to write anew. */
-async function record({ name }: Kind): Promise<{ calls: RecordedCall[]; disks: Buffer[] }> {
+async function record(
+  { name }: Kind,
+  library: string,
+): Promise<{ calls: RecordedCall[]; disks: Buffer[] }> {
   folder = await realpath(await mkdtemp(path.join(tmp, `${name}-`)));
   const part = () => randomContent(300 * KIB);
   const [a, b, c] = [part(), part(), part()];
@@ -75,15 +76,7 @@ async function record({ name }: Kind): Promise<{ calls: RecordedCall[]; disks: B
   const log = path.join(folder, 'log');
   const program = [path.join(HERE, 'recorded-workload.mjs'), folder];
   if (name === 'sealed') program.push(PASSPHRASE);
-  const finished = spawnSync(process.execPath, program, {
-    encoding: 'utf8',
-    env: {
-      ...process.env,
-      FIRN_RECORD_ROOT: path.join(folder, 'repository'),
-      FIRN_RECORD_LOG: log,
-      LD_PRELOAD: path.join(tmp, 'recorder.so'),
-    },
-  });
+  const finished = runRecorded(library, path.join(folder, 'repository'), log, program);
   expect(finished.stderr).toBe('');
   expect(finished.status).toBe(0);
   return { calls: await readRecord(log), disks };
@@ -156,8 +149,7 @@ async function openStates(
   const files = new RecordedFileSystem(path.join(folder, 'repository'));
   const promises = new Promises(calls);
   const random = seededRandom(20);
-  const state = path.join(folder, 'state');
-  const root = path.join(state, 'repository');
+  const root = path.join(folder, 'state/repository');
   const count = { opened: 0, moments: 0 };
   for (const [index, call] of calls.entries()) {
     if (call.kind === 'K') promises.take(call.first.toString('utf8'));
@@ -165,35 +157,27 @@ async function openStates(
     // Behind what makes something durable or answers something, and at every few other calls.
     if (!'KD'.includes(call.kind) && index % kind.every !== 0) continue;
     const one = FATES[count.moments++ % FATES.length] ?? 'some';
-    for (const fate of ALL ? FATES : [one, 'some' as const]) {
-      await files.writeTo(root, fate, random);
-      try {
-        if (promises.created) {
-          const repository = await expectWhole(root, kind, promises, disks);
-          if (count.opened % 10 === 0) await goOn(repository);
-        } else {
-          await Repository.open(root, undefined, kind.access).catch((error: unknown) => {
-            if (!isFirnError(error)) throw error;
-          });
-        }
-      } catch (error) {
-        const about = `${call.kind} ${call.first.subarray(0, 200).toString('latin1')}`;
-        throw new Error(`after call ${index} (${about}), with what was not synced ${fate}`, {
-          cause: error,
+    const fates = ALL ? FATES : [one, 'some' as const];
+    await lookAtStates(files, { call, index, fates }, { root, random }, async () => {
+      if (promises.created) {
+        const repository = await expectWhole(root, kind, promises, disks);
+        if (count.opened % 10 === 0) await goOn(repository);
+      } else {
+        await Repository.open(root, undefined, kind.access).catch((error: unknown) => {
+          if (!isFirnError(error)) throw error;
         });
-      } finally {
-        await rm(state, { recursive: true });
       }
       count.opened++;
-    }
+    });
   }
   return count;
 }
 
 describe('a power cut', () => {
   test('at any moment leaves every sealed point whole and no other', async ({ skip }) => {
-    if (!canRecord) skip('what a process writes is recorded on Linux, with a C compiler');
-    const { calls, disks } = await record(UNSEALED);
+    if (recorder === undefined)
+      return skip('what a process writes is recorded on Linux, with a C compiler');
+    const { calls, disks } = await record(UNSEALED, recorder);
     const { opened, moments } = await openStates(UNSEALED, calls, disks);
     console.log(`${opened} states at ${moments} of ${calls.length} calls were opened`);
     expect(opened).toBeGreaterThan(100);
@@ -205,8 +189,9 @@ describe('a power cut', () => {
   test('leaves as much in a sealed repository, which opens with its passphrase', async ({
     skip,
   }) => {
-    if (!canRecord) skip('what a process writes is recorded on Linux, with a C compiler');
-    const { calls, disks } = await record(SEALED);
+    if (recorder === undefined)
+      return skip('what a process writes is recorded on Linux, with a C compiler');
+    const { calls, disks } = await record(SEALED, recorder);
     const { opened, moments } = await openStates(SEALED, calls, disks);
     console.log(`sealed: ${opened} states at ${moments} of ${calls.length} calls were opened`);
     expect(opened).toBeGreaterThan(50);

@@ -6,8 +6,10 @@
  * itself, whatever the order in which they were made. Real file systems keep more.
  */
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 const PIECE_BYTES = 4096;
 const HEADER_BYTES = 33;
@@ -41,6 +43,36 @@ export async function readRecord(file: string): Promise<RecordedCall[]> {
 
 /** What becomes of what was not synced. */
 export type Fate = 'lost' | 'names lost' | 'contents lost' | 'kept' | 'some';
+/** One fate after the other, for as many moments as there are. */
+export const FATES: readonly Fate[] = [
+  'lost',
+  'names lost',
+  'contents lost',
+  'kept',
+  'some',
+  'some',
+];
+/** Every moment with every fate, which takes hours, instead of some. */
+export const ALL = process.env.FIRN_POWER_CUTS === 'all';
+
+/** Compiles the recorder to a library inside `folder`; undefined where nothing can be recorded. */
+export function compileRecorder(folder: string): string | undefined {
+  const source = fileURLToPath(new URL('../fault/recorder.c', import.meta.url));
+  const library = path.join(folder, 'recorder.so');
+  const { status } = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl']);
+  return process.platform === 'linux' && status === 0 ? library : undefined;
+}
+
+/** Runs a program of Node's; what it did to the files below `root` is in `log` then (readRecord). */
+export function runRecorded(library: string, root: string, log: string, program: string[]) {
+  const env = {
+    ...process.env,
+    FIRN_RECORD_ROOT: root,
+    FIRN_RECORD_LOG: log,
+    LD_PRELOAD: library,
+  };
+  return spawnSync(process.execPath, program, { encoding: 'utf8', env });
+}
 
 interface Change {
   /** Undefined where the file was made longer or shorter. */
@@ -245,4 +277,29 @@ export function seededRandom(seed: number): () => number {
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
   };
+}
+
+/**
+ * Writes the files as they may be after a moment of the record, one fate after the other, for `look`; they are gone when it has. Rejects
+ * with the first state that `look` does not find as promised.
+ */
+export async function lookAtStates(
+  files: RecordedFileSystem,
+  after: { call: RecordedCall; index: number; fates: readonly Fate[] },
+  { root, random }: { root: string; random: () => number },
+  look: () => Promise<void> | void,
+): Promise<void> {
+  const { call, index, fates } = after;
+  for (const fate of fates) {
+    await files.writeTo(root, fate, random);
+    try {
+      await look();
+    } catch (cause) {
+      const about = `${call.kind} ${call.first.subarray(0, 200).toString('latin1')}`;
+      const message = `after call ${index} (${about}), with what was not synced ${fate}`;
+      throw new Error(message, { cause });
+    } finally {
+      await rm(root, { recursive: true });
+    }
+  }
 }
