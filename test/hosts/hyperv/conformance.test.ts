@@ -37,7 +37,7 @@ async function makeFixture(build: number): Promise<HostFixture> {
         hypervisor.faults.vssSpoiledBy.clear();
       };
     },
-    mergeDeadlineMs: 10_000,
+    mergeDeadlineMs: 60_000,
     dispose: () => lane.close(),
   };
 }

@@ -52,7 +52,7 @@ async function capture(
   return { ...captureOf(outcome), mark };
 }
 
-async function release(lab: string, name: string, mark: string, deadlineMs = 10_000) {
+async function release(lab: string, name: string, mark: string, deadlineMs = 60_000) {
   const vm = await vmOf(lab, name);
   const [outcome] = await new LabHost(lab).release([vm], mark, deadlineMs, recordSteps());
   return outcome?.error;
