@@ -3,6 +3,8 @@
 #include <lz4.h>
 #include <zstd.h>
 
+#include "codec/lz4_encoder.h"
+
 namespace firn {
 
 namespace {
@@ -13,16 +15,10 @@ constexpr size_t kInputMax = 8 * 1024 * 1024;
 class Lz4Compressor final : public Compressor {
  public:
   Lz4Compressor(int acceleration, size_t input_bytes_max)
-      : acceleration_(acceleration),
-        state_(static_cast<size_t>(LZ4_sizeofState())),
-        out_(static_cast<size_t>(LZ4_compressBound(static_cast<int>(input_bytes_max)))) {}
+      : encoder_(acceleration), out_(Lz4Encoder::BlockBytesMax(input_bytes_max)) {}
 
   std::span<const uint8_t> Compress(std::span<const uint8_t> input) override {
-    const int length = LZ4_compress_fast_extState(
-        state_.data(), reinterpret_cast<const char*>(input.data()),
-        reinterpret_cast<char*>(out_.data()), static_cast<int>(input.size()),
-        static_cast<int>(out_.size()), acceleration_);
-    return {out_.data(), static_cast<size_t>(length)};
+    return {out_.data(), encoder_.Encode(input, out_)};
   }
 
   bool Decompress(std::span<const uint8_t> stored, std::span<uint8_t> out) override {
@@ -33,8 +29,7 @@ class Lz4Compressor final : public Compressor {
   }
 
  private:
-  const int acceleration_;
-  std::vector<char> state_;
+  Lz4Encoder encoder_;
   std::vector<uint8_t> out_;
 };
 

@@ -1,13 +1,13 @@
 #include "codec/record.h"
 
-#include <algorithm>
-#include <cstring>
-
-// The "fast reset" variant of LZ4 saves clearing 16 KiB of state for each chunk.
-#define LZ4_STATIC_LINKING_ONLY
 #include <lz4.h>
 #include <zstd.h>
 
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "codec/lz4_encoder.h"
 #include "codec/seal.h"
 #include "core/crc32c.h"
 
@@ -89,14 +89,13 @@ Result<RecordHeader> RecordHeader::Decode(const uint8_t* bytes) {
 }
 
 uint32_t RecordBytesMax(uint32_t raw_length) {
-  const uint32_t lz4 =
-      kLz4PrefixBytes + static_cast<uint32_t>(LZ4_compressBound(static_cast<int>(raw_length)));
+  const auto lz4 = static_cast<uint32_t>(kLz4PrefixBytes + Lz4Encoder::BlockBytesMax(raw_length));
   const auto zstd = static_cast<uint32_t>(ZSTD_compressBound(raw_length));
   return kRecordHeaderBytes + std::max(lz4, zstd) + uint32_t{Aes256Gcm::kTagBytes};
 }
 
 struct RecordEncoder::Contexts {
-  std::vector<uint64_t> lz4;
+  std::optional<Lz4Encoder> lz4;
   ZSTD_CCtx* zstd = nullptr;
   ~Contexts() { ZSTD_freeCCtx(zstd); }
 };
@@ -107,10 +106,7 @@ RecordEncoder::~RecordEncoder() = default;
 
 Result<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(const CompressionOptions& options) {
   auto contexts = std::make_unique<Contexts>();
-  if (options.codec == Codec::kLz4) {
-    contexts->lz4.resize(static_cast<size_t>(LZ4_sizeofState()) / sizeof(uint64_t) + 1);
-    LZ4_initStream(contexts->lz4.data(), contexts->lz4.size() * sizeof(uint64_t));
-  }
+  if (options.codec == Codec::kLz4) contexts->lz4.emplace(options.level);
   if (options.codec == Codec::kZstd) {
     contexts->zstd = ZSTD_createCCtx();
     if (contexts->zstd == nullptr) return Status::Error(Code::kInternal, "no memory for zstd");
@@ -127,13 +123,10 @@ uint32_t RecordEncoder::Compress(std::span<const uint8_t> content, uint8_t* out)
   const uint32_t limit = WorthwhileLength(raw_length);
   if (options_.codec == Codec::kLz4 && limit > kLz4PrefixBytes) {
     StoreLe(out, raw_length);
-    // Room for the worst case, because LZ4 then compresses without looking at how much is left.
-    const int length = LZ4_compress_fast_extState_fastReset(
-        contexts_->lz4.data(), reinterpret_cast<const char*>(content.data()),
-        reinterpret_cast<char*>(out + kLz4PrefixBytes), static_cast<int>(raw_length),
-        LZ4_compressBound(static_cast<int>(raw_length)), options_.level);
-    const uint32_t stored_length = kLz4PrefixBytes + static_cast<uint32_t>(length);
-    return length <= 0 || stored_length > limit ? 0 : stored_length;
+    const size_t length = contexts_->lz4->Encode(
+        content, {out + kLz4PrefixBytes, Lz4Encoder::BlockBytesMax(raw_length)});
+    const auto stored_length = static_cast<uint32_t>(kLz4PrefixBytes + length);
+    return stored_length > limit ? 0 : stored_length;
   }
   if (options_.codec == Codec::kZstd) {
     const size_t length = ZSTD_compress2(contexts_->zstd, out, ZSTD_compressBound(raw_length),
