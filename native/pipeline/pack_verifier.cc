@@ -16,8 +16,11 @@ constexpr uint32_t kStripeBytesMax = 16 * 1024 * 1024;
 
 Result<std::unique_ptr<PackVerifier>> PackVerifier::Create(const PackVerifierJob* job) {
   std::unique_ptr<PackVerifier> verifier(new PackVerifier(job));
-  FIRN_ASSIGN_OR_RETURN(verifier->io_, WorkerIo::Create(*job->fs, job->tuning, job->stats,
-                                                        &verifier->clock_, job->pace));
+  Tuning tuning = job->tuning;
+  // What is to be checked is what the device has.
+  if (tuning.io == IoMode::kAuto) tuning.io = IoMode::kDirect;
+  FIRN_ASSIGN_OR_RETURN(
+      verifier->io_, WorkerIo::Create(*job->fs, tuning, job->stats, &verifier->clock_, job->pace));
   return verifier;
 }
 

@@ -98,8 +98,7 @@ Status WorkerIo::ReadSource(const SourceFile& source, uint64_t offset, std::span
     File* file = source.buffered;
     if (mode_ != IoMode::kBuffered && source.direct != nullptr &&
         MeetsAlignment(*source.direct, offset + done, piece) &&
-        !(mode_ == IoMode::kAuto && (starved_ || blocked_) &&
-          source.buffered->IsCached(offset + done, piece.size()))) {
+        !(mode_ == IoMode::kAuto && source.buffered->IsCached(offset + done, piece.size()))) {
       file = source.direct;
     }
     FIRN_RETURN_IF_ERROR(Read(file, offset + done, piece, group));
@@ -110,7 +109,6 @@ Status WorkerIo::ReadSource(const SourceFile& source, uint64_t offset, std::span
 
 Status WorkerIo::Wait(IoGroup* group, Stage waiting) {
   FIRN_RETURN_IF_ERROR(Poll());
-  (waiting == Stage::kStarved ? starved_ : blocked_) = !group->done();
   if (!group->done()) {
     clock_->Skip();
     while (!group->done()) FIRN_RETURN_IF_ERROR(Take(1));

@@ -45,8 +45,8 @@ class WorkerIo {
   Status Write(File* file, uint64_t offset, std::span<const uint8_t> bytes, IoGroup* group);
 
   // Reads through the handle that suits: unbuffered where the mode and the alignment allow. In
-  // kAuto, what the kernel has cached is copied from its cache while the worker is starved or
-  // blocked: that costs it time, which only then it has to spare.
+  // kAuto, what the kernel has cached is copied from its cache: a few percent of a worker's time,
+  // for which the device is left to the writes.
   Status ReadSource(const SourceFile& source, uint64_t offset, std::span<uint8_t> out,
                     IoGroup* group);
 
@@ -71,10 +71,6 @@ class WorkerIo {
   JobStats* const stats_;
   StageClock* const clock_;
   Pace* const pace_;
-  // The last wait for the source found nothing ready. True at first: then, too, there is nothing to
-  // do but wait.
-  bool starved_ = true;
-  bool blocked_ = false;  // the same for the target
   std::vector<IoCompletion> completions_;
   std::vector<IoGroup*> groups_;  // of the request with tag i
   std::vector<bool> is_read_;     // beside groups_
