@@ -41,6 +41,8 @@ describeWithPowerShell('recovery checkpoints', () => {
       mergeFails: undefined,
       renameFails: false,
       slowJobMs: undefined,
+      jobHeld: undefined,
+      settingsListed: undefined,
       mergeEvents: [],
     });
     await hypervisor.settle();
@@ -233,11 +235,62 @@ describeWithPowerShell('recovery checkpoints', () => {
       expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
     });
 
-    async function claim(mark: string, begun: Date, before: string[] = []): Promise<void> {
+    test('are found when their job ends between two looks at the machine', async () => {
+      const { faults, asked, destroyed } = lane.hypervisor;
+      let endJob = () => {};
+      faults.jobHeld = new Promise<void>((resolve) => {
+        endJob = resolve;
+      });
+      const mark = newMark();
+      const controller = new AbortController();
+      const steps: Steps = { run: (_vm, _step, _options, work) => work(controller.signal) };
+      const dying = capture('app', { mark, steps });
+      while (asked.length === 0) await sleep(10);
+      controller.abort();
+      expect((await dying).error?.code).toBe('ERR_ABORTED');
+      // As if PowerShell had died before it could note the job.
+      await claim(mark, new Date(Date.now() - 1000));
+      const machine = lane.hypervisor.machine('app');
+      faults.settingsListed = async () => {
+        endJob();
+        while (machine.status !== undefined) await sleep(5);
+        faults.settingsListed = undefined;
+      };
+      expect(await release('app', mark)).toBeUndefined();
+      expect(machine.checkpoints).toHaveLength(0);
+      expect(destroyed).toEqual(['app - Sicherung']);
+    });
+
+    test('are waited for when PowerShell died before the host had answered', async () => {
+      const mark = newMark();
+      await claim(mark, new Date(), [], { answered: false });
+      const releasing = release('app', mark, 20_000);
+      await sleep(1500);
+      await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      expect(await releasing).toBeUndefined();
+      expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
+      expect(await claims()).toEqual([]);
+    });
+
+    async function claim(
+      mark: string,
+      begun: Date,
+      before: string[] = [],
+      more: { answered?: boolean } = {},
+    ): Promise<void> {
       const { id } = lane.hypervisor.machine('app');
       const folder = path.join(capturesFolder(), mark);
       await mkdir(folder, { recursive: true });
-      const document = { mark, vm: id, begun, windowMs: 60_000, before, layers: [], active: [] };
+      const document = {
+        mark,
+        vm: id,
+        begun,
+        windowMs: 60_000,
+        before,
+        layers: [],
+        active: [],
+        ...more,
+      };
       await writeFile(path.join(folder, `${id}.json`), JSON.stringify(document));
     }
 

@@ -2,6 +2,9 @@
 #
 # After a backup the checkpoint is destroyed, unless it is kept as a reference point (tracking.ps1): then it was converted before.
 
+# How long after it was asked for a checkpoint is waited for that nothing is seen of.
+$FirnAnswerSeconds = 5
+
 function Get-FirnService([string] $class) {
     return @(Get-CimInstance -Namespace $FirnVirtualization -ClassName $class)[0]
 }
@@ -40,10 +43,9 @@ function Start-FirnCheckpoint($vm, $claim, [int] $level) {
     }
     $answer = Invoke-CimMethod -InputObject (Get-FirnService 'Msvm_VirtualSystemSnapshotService') -MethodName 'CreateSnapshot' `
         -Arguments $arguments
-    if ($answer.Job) {
-        $claim.job = "$($answer.Job.InstanceID)"
-        Save-FirnClaim $claim
-    }
+    $claim.answered = $true
+    if ($answer.Job) { $claim.job = "$($answer.Job.InstanceID)" }
+    Save-FirnClaim $claim
     return $answer
 }
 
@@ -86,7 +88,7 @@ function New-FirnCheckpoint($p) {
     Assert-FirnFree $vm $p.mark
     $before = @(foreach ($settings in (Get-FirnRecoverySettings $vm)) { "$($settings.InstanceID)" })
     $claim = @{ mark = $p.mark; vm = "$($vm.Id)"; begun = [datetime]::UtcNow.ToString('o'); windowMs = $p.windowMs
-        before = $before; layers = (Get-FirnLayers $vm); active = @(); instanceId = $null; job = $null; endJob = $null
+        before = $before; layers = (Get-FirnLayers $vm); active = @(); answered = $false; instanceId = $null; job = $null; endJob = $null
     }
     Save-FirnClaim $claim
     $answer = Start-FirnCheckpoint $vm $claim $p.level
@@ -188,8 +190,9 @@ function Remove-FirnCheckpoint($p) {
         return @{ state = 'pending'; reason = 'the checkpoint is being made a reference point'; error = ''; events = $events }
     }
     [void] (Save-FirnConversion $vm $claim)
-    $own = Find-FirnOwnSettings $vm $p.mark $claim
+    # Looked at first: a checkpoint that is made between the two looks is seen by the one or by the other.
     $busy = Get-FirnBusy $vm
+    $own = Find-FirnOwnSettings $vm $p.mark $claim
     if ($own.Count -gt 0) {
         $failure = $(if ($claim) { Get-FirnEndedError $claim.endJob } else { '' })
         # Never a second deletion beside a first one.
@@ -203,6 +206,7 @@ function Remove-FirnCheckpoint($p) {
         return @{ state = 'pending'; reason = $reason; error = $failure; events = $events }
     }
     if (-not $busy -and $claim) { $busy = Get-FirnUnmerged $vm $claim }
+    if (-not $busy -and $claim) { $busy = Get-FirnUnanswered $claim }
     if ($busy) {
         return @{ state = 'pending'; reason = $busy; error = $(if ($claim) { Get-FirnEndedError $claim.endJob } else { '' })
             events = $events
@@ -216,6 +220,15 @@ function Remove-FirnCheckpoint($p) {
 function Get-FirnUnmerged($vm, $claim) {
     $now = Get-FirnLayers $vm
     foreach ($path in @($claim.active)) { if ($now -contains $path) { return "$path is not merged" } }
+    return $null
+}
+
+# Why a checkpoint may still come of a claim that nothing is seen of, or nothing: PowerShell has died before it saw the host's answer, and a job that was
+# begun shows at the machine only once it runs.
+function Get-FirnUnanswered($claim) {
+    if ($claim.answered -ne $false) { return $null }
+    $age = ([datetime]::UtcNow - (ConvertTo-FirnUtc $claim.begun)).TotalSeconds
+    if ($age -ge 0 -and $age -lt $FirnAnswerSeconds) { return 'a checkpoint may have been asked for just now' }
     return $null
 }
 

@@ -94,6 +94,12 @@ function Get-FirnRecoverySettings($vm) {
         })
 }
 
+# A time as claims have it.
+function ConvertTo-FirnUtc([string] $text) {
+    return [datetime]::Parse($text, [System.Globalization.CultureInfo]::InvariantCulture,
+        [System.Globalization.DateTimeStyles]::RoundtripKind).ToUniversalTime()
+}
+
 # Those of them that are the run's, by the rule above. Throws if that cannot be told.
 function Find-FirnOwnSettings($vm, [string] $mark, $claim) {
     $all = Get-FirnRecoverySettings $vm
@@ -102,10 +108,8 @@ function Find-FirnOwnSettings($vm, [string] $mark, $claim) {
             elseif ($claim -and $claim.instanceId -and $claim.instanceId -eq "$($settings.InstanceID)") { $settings }
         })
     if ($own.Count -gt 0 -or -not $claim -or $claim.instanceId) { return , $own }
-    $begun = [datetime]::Parse($claim.begun, [System.Globalization.CultureInfo]::InvariantCulture,
-        [System.Globalization.DateTimeStyles]::RoundtripKind)
     # The times of WMI are cut to the second.
-    $from = $begun.ToUniversalTime().AddSeconds(-1)
+    $from = (ConvertTo-FirnUtc $claim.begun).AddSeconds(-1)
     $to = $from.AddMilliseconds($claim.windowMs + 1000)
     $candidates = @(foreach ($settings in $all) {
             $created = ([datetime] $settings.CreationTime).ToUniversalTime()

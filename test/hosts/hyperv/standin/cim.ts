@@ -84,10 +84,7 @@ export class Cim {
       case 'Msvm_KvpExchangeComponent':
         return machines.filter(({ guest }) => guest !== 'none').map(exchangeOf);
       case 'Msvm_VirtualSystemSettingData':
-        return machines.flatMap((machine) => [
-          settingsOf(machine),
-          ...machine.checkpoints.map((checkpoint) => checkpointOf(machine, checkpoint)),
-        ]);
+        return this.#settings();
       case 'Msvm_StorageAllocationSettingData':
         return machines.flatMap(storagesOf);
       case 'Msvm_VirtualSystemReferencePoint':
@@ -188,7 +185,7 @@ export class Cim {
     const { faults, jobMs } = this.#hypervisor;
     machine.status = STATUS.creating;
     await sleep(faults.slowJobMs ?? jobMs);
-    machine.status = undefined;
+    await faults.jobHeld;
     const guestFails =
       level === 1 && (machine.guest === 'none' || faults.guestVssFails === machine.name);
     if (guestFails || faults.checkpointFails === machine.name) {
@@ -198,9 +195,11 @@ export class Cim {
         'Der Vorgang konnte für den virtuellen Computer nicht ausgeführt werden: VSS im Gast (0x80070539).',
       ];
       job.state = 10;
+      machine.status = undefined;
       return;
     }
     job.result = await makeCheckpoint(machine, 'Recovery', `${machine.name} - Sicherung`);
+    machine.status = undefined;
     if (faults.jobWarns === machine.name) {
       job.description = 'Ein Datenträger wurde ausgelassen.';
       job.state = 32768;
@@ -305,6 +304,15 @@ export class Cim {
       }),
     );
     return { ReturnValue: 4096, Job: { StandinReference: `job:${id}`, InstanceID: id } };
+  }
+
+  async #settings(): Promise<Values[]> {
+    const seen = this.#hypervisor.machines.flatMap((machine) => [
+      settingsOf(machine),
+      ...machine.checkpoints.map((checkpoint) => checkpointOf(machine, checkpoint)),
+    ]);
+    await this.#hypervisor.faults.settingsListed?.();
+    return seen;
   }
 
   #operatingSystem(): Values {

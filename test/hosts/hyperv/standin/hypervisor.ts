@@ -46,6 +46,10 @@ export interface Faults {
   changesFail?: string | undefined;
   renameFails?: boolean;
   slowJobMs?: number | undefined;
+  /** Jobs that make checkpoints go on until then. */
+  jobHeld?: Promise<void> | undefined;
+  /** Between a look at all settings and the answer. */
+  settingsListed?: (() => Promise<void>) | undefined;
   /** The next sets fail with these codes. */
   vssCodes: string[];
   /** Sets with the machine fail with the code. */
