@@ -255,7 +255,7 @@ describe('firn backup', () => {
     async () => {
       // Another repository, which has nothing of the machine yet.
       await ok('init', at('slow'));
-      const slow = ['-r', at('slow'), '--codec', 'zstd', '--level', '19', '--workers', '1'];
+      const slow = ['-r', at('slow'), '--limit', '200K', '--workers', '1'];
       const child = start(['backup', 'web', ...SMALL, ...slow, '--json'], { env });
       const finished = finish(child);
       let busy: Promise<Finished> | undefined;
