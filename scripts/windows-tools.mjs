@@ -30,6 +30,7 @@ const PREFIX = join(TOOLS, 'prefix');
 const SYSTEM32 = join(PREFIX, 'drive_c/windows/system32');
 const WINE = '/usr/lib/wine/wine64';
 const WINESERVER = '/usr/lib/wine/wineserver64';
+const RUN_IN_WINE = join(ROOT, 'scripts/run-in-wine.sh');
 const MEMORY = '/dev/shm';
 const MEMORY_BYTES_MIN = 4 * 1024 ** 3;
 const NODE_VERSION = process.env.FIRN_WINDOWS_NODE ?? '20.20.2';
@@ -200,7 +201,7 @@ export function windowsNode(parameters, { timeoutMs = 300_000, env = {} } = {}) 
   const script = 'exec "$@" </dev/null >"$FIRN_OUT" 2>"$FIRN_ERR"';
   const { status, signal, error } = spawnSync(
     'sh',
-    ['-c', script, 'sh', WINE, NODE, ...parameters],
+    ['-c', script, 'sh', 'sh', RUN_IN_WINE, WINE, NODE, ...parameters],
     {
       cwd: ROOT,
       stdio: 'ignore',
