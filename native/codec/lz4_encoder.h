@@ -28,8 +28,8 @@ class Lz4Encoder {
     return static_cast<size_t>(LZ4_compressBound(static_cast<int>(input_bytes)));
   }
 
-  // The block's length. REQUIRES: `out` has room for BlockBytesMax; then nothing can fail, and LZ4
-  // does not look at how much room is left.
+  // The block's length, or 0 if LZ4 fails, which it has no reason for. REQUIRES: `out` has room for
+  // BlockBytesMax: then LZ4 does not look at how much is left.
   size_t Encode(std::span<const uint8_t> input, std::span<uint8_t> out);
 
  private:

@@ -126,7 +126,7 @@ uint32_t RecordEncoder::Compress(std::span<const uint8_t> content, uint8_t* out)
     const size_t length = contexts_->lz4->Encode(
         content, {out + kLz4PrefixBytes, Lz4Encoder::BlockBytesMax(raw_length)});
     const auto stored_length = static_cast<uint32_t>(kLz4PrefixBytes + length);
-    return stored_length > limit ? 0 : stored_length;
+    return length == 0 || stored_length > limit ? 0 : stored_length;
   }
   if (options_.codec == Codec::kZstd) {
     const size_t length = ZSTD_compress2(contexts_->zstd, out, ZSTD_compressBound(raw_length),
