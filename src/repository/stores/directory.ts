@@ -93,7 +93,7 @@ export class DirectoryStore implements Store {
     await this.#attempt('delete', 'ERR_WRITE', async () => {
       const target = this.#path(name);
       await rm(target, { force: true });
-      await syncFolder(path.dirname(target));
+      await syncNames(path.dirname(target));
       // A run's folder goes with its last pack. One whose run still writes makes it again with the run's next attempt, which it needs anyway.
       if (name.split('/').length > 2) await removeIfEmpty(path.dirname(target));
     });
@@ -145,7 +145,7 @@ export class DirectoryStore implements Store {
         // What remains is not part of the repository; the first failure is the one to report.
       });
     }
-    await syncFolder(folder);
+    await syncNames(folder);
   }
 
   async #collect(
@@ -187,7 +187,7 @@ async function exists(file: string): Promise<boolean> {
 async function removeIfEmpty(folder: string): Promise<void> {
   try {
     await rmdir(folder);
-    await syncFolder(path.dirname(folder));
+    await syncNames(path.dirname(folder));
   } catch {
     // It is not empty, or somebody else has removed it; an empty folder that stays means nothing.
   }
@@ -198,7 +198,7 @@ async function makeFolder(folder: string): Promise<void> {
   // The topmost folder that was made is durable once its parent is synced.
   if (first !== undefined) {
     for (let made = folder; made.length >= first.length; made = path.dirname(made)) {
-      await syncFolder(path.dirname(made));
+      await syncNames(path.dirname(made));
     }
   }
 }
@@ -210,5 +210,15 @@ async function writeDurably(file: string, content: Uint8Array): Promise<void> {
     await handle.sync();
   } finally {
     await handle.close();
+  }
+}
+
+/** Some network file systems refuse to sync a folder: there the server decides. One that is gone has no names to keep. */
+async function syncNames(folder: string): Promise<void> {
+  try {
+    await syncFolder(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EINVAL' && code !== 'ENOTSUP' && code !== 'ENOENT') throw error;
   }
 }
