@@ -272,6 +272,32 @@ describeWithPowerShell('recovery checkpoints', () => {
       expect(await claims()).toEqual([]);
     });
 
+    test('are waited for while a layer goes away between two looks at it', async () => {
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      const { cmdletFails } = lane.hypervisor.faults;
+      cmdletFails.set('Get-VHD', 'Die Datei wurde nicht gefunden (0x80070002).');
+      const releasing = release('app', mark, 20_000);
+      while (lane.hypervisor.depth('app') > 1) await sleep(20);
+      await sleep(1500);
+      cmdletFails.clear();
+      expect(await releasing).toBeUndefined();
+      expect(await claims()).toEqual([]);
+    });
+
+    test('are not called merged when their layers cannot be read to the end', async () => {
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      const { cmdletFails } = lane.hypervisor.faults;
+      cmdletFails.set('Get-VHD', 'Die Datei wurde nicht gefunden (0x80070002).');
+      const error = await release('app', mark, 2000);
+      cmdletFails.clear();
+      expect(error?.code).toBe('ERR_MERGE_FAILED');
+      expect(error?.message).toContain('Die Datei wurde nicht gefunden');
+      expect(await release('app', mark)).toBeUndefined();
+      expect(await claims()).toEqual([]);
+    });
+
     async function claim(
       mark: string,
       begun: Date,

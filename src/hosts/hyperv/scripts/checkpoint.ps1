@@ -216,10 +216,17 @@ function Remove-FirnCheckpoint($p) {
     return @{ state = 'done' }
 }
 
-# Why the layers of a claim are not all merged yet, or nothing.
+# Why the layers of a claim are not all merged yet, or nothing. A layer may go away between the look at the drive and the look at its file, which
+# only says that something is merged just now.
 function Get-FirnUnmerged($vm, $claim) {
-    $now = Get-FirnLayers $vm
-    foreach ($path in @($claim.active)) { if ($now -contains $path) { return "$path is not merged" } }
+    $active = @($claim.active)
+    if ($active.Count -eq 0) { return $null }
+    try {
+        $now = Get-FirnLayers $vm
+    } catch {
+        return "its layers cannot be read: $($_.Exception.Message)"
+    }
+    foreach ($path in $active) { if ($now -contains $path) { return "$path is not merged" } }
     return $null
 }
 

@@ -21,6 +21,7 @@ import {
   type MachineSpec,
   makeCheckpoint,
   makeMachine,
+  STATUS,
 } from './machines.js';
 import { Shadows } from './shadows.js';
 import type { ReferencePoint } from './tracking.js';
@@ -159,11 +160,14 @@ export class Hypervisor {
   }
 
   async userCheckpoint(name: string, type: Checkpoint['type'] = 'Realized'): Promise<Checkpoint> {
-    return makeCheckpoint(
-      this.machine(name),
-      type,
-      type === 'Recovery' ? 'OtherBackup 17' : 'before the update',
-    );
+    const machine = this.machine(name);
+    const label = type === 'Recovery' ? 'OtherBackup 17' : 'before the update';
+    machine.status = STATUS.creating;
+    try {
+      return await makeCheckpoint(machine, type, label);
+    } finally {
+      machine.status = undefined;
+    }
   }
 
   async endCheckpoint(name: string, checkpoint: Checkpoint): Promise<void> {

@@ -62,8 +62,9 @@ export async function addLayer(disk: StandinDisk, pages: Pages): Promise<Layer> 
   const base = topOf({ ...disk, chain: disk.chain.slice(0, 1) }).path;
   const { dir, name } = path.parse(base);
   const layer = { path: path.join(dir, `${name}_${randomUUID().toUpperCase()}.avhdx`), pages };
+  // A layer that can be seen has its file.
+  await writeImage(layer.path, pages, disk.id, topOf(disk).path);
   disk.chain.push(layer);
-  await writeLayer(disk, disk.chain.length - 1);
   return layer;
 }
 
