@@ -31,7 +31,13 @@ class ChunkRegistry {
   void set_sync_packs(SyncPacks sync_packs) { sync_packs_ = std::move(sync_packs); }
 
   // True for the one caller who is to store it.
-  bool Claim(const Id& id) { return !index_->Rely(id) && claimed_.Insert(id); }
+  bool Claim(const Id& id) {
+    if (index_->Rely(id) || !claimed_.Insert(id)) return false;
+    // Between the two looks an index run may have taken over what another caller had claimed.
+    if (!index_->Rely(id)) return true;
+    claimed_.Erase(id);
+    return false;
+  }
 
   // Whether a chunk that an earlier map names lies in a pack that a new point may rely on; that
   // pack is remembered as relied on.

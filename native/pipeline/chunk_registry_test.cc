@@ -74,6 +74,30 @@ TEST_F(ChunkRegistryTest, OneOfManyClaimsAChunkAlsoAfterItsIndexRunIsWritten) {
   EXPECT_EQ(registry.packs().size(), 2u);
 }
 
+TEST_F(ChunkRegistryTest, NobodyClaimsAChunkAgainWhileItsIndexRunTakesOver) {
+  auto index = OpenIndex();
+  ChunkRegistry registry(index.get(), run_, 0, 1);
+  registry.set_sync_packs([] { return Status::Ok(); });
+  for (uint32_t pack = 0; pack < 100; ++pack) {
+    const std::vector<Id> ids = Ids(4);
+    for (const Id& id : ids) ASSERT_TRUE(registry.Claim(id));
+    std::atomic<bool> written = false;
+    std::atomic<int> claims = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&] {
+        while (!written)
+          for (const Id& id : ids) claims += registry.Claim(id) ? 1 : 0;
+      });
+    }
+    const Status added = registry.AddPack({run_, 0, pack}, TableOf(ids));
+    written = true;
+    for (std::thread& thread : threads) thread.join();
+    FIRN_ASSERT_OK(added);
+    ASSERT_EQ(claims, 0) << "in round " << pack;
+  }
+}
+
 TEST_F(ChunkRegistryTest, EveryPacksRecordsAreInExactlyOneOfItsIndexRuns) {
   auto index = OpenIndex();
   ChunkRegistry registry(index.get(), run_, 3, 50);
