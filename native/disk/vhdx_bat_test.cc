@@ -2,15 +2,33 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
+#include "core/core_test_util.h"
 #include "disk/vhdx_image_test_util.h"
+#ifdef _WIN32
+#include "io/system_win.h"
+#endif
 
 namespace firn {
 namespace {
 
 using namespace image_test;  // NOLINT: test support
 using vhdx::PayloadState;
+
+// How long this program has computed. What it waited for, and whom, says nothing of a search.
+double CpuSeconds() {
+#ifdef _WIN32
+  FILETIME created, ended, kernel, user;
+  if (!GetThreadTimes(GetCurrentThread(), &created, &ended, &kernel, &user)) return 0;
+  const auto seconds = [](const FILETIME& time) {
+    return (time.dwHighDateTime * 4294967296.0 + time.dwLowDateTime) / 1e7;
+  };
+  return seconds(kernel) + seconds(user);
+#else
+  return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+#endif
+}
 
 class VhdxBatTest : public ::testing::Test {
  protected:
@@ -151,7 +169,7 @@ TEST_F(VhdxBatTest, ADiskOf64TiBWithOneBlockAnswersAtOnce) {
   const uint64_t offset = image.AddHollowBlock(block);
   image.Patch(offset, Pattern(1, block * kMiB, 4096));
   image.WriteTo(path_);
-  const auto start = std::chrono::steady_clock::now();
+  const double start = CpuSeconds();
   const auto disk = MustOpen(path_);
   ASSERT_NE(disk, nullptr);
   EXPECT_EQ(disk->NextPresent(0).value(), block * kMiB);
@@ -160,7 +178,7 @@ TEST_F(VhdxBatTest, ADiskOf64TiBWithOneBlockAnswersAtOnce) {
   }
   EXPECT_EQ(disk->NextPresent((block + 1) * kMiB).value(), disk->size());
   // The file is a few MiB of data; half a gigabyte of table is a hole that nobody reads.
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(CpuSeconds() - start, 5);
   EXPECT_EQ(ReadRange(*disk, block * kMiB, 4096), Pattern(1, block * kMiB, 4096));
 }
 
@@ -178,11 +196,12 @@ TEST_F(VhdxBatTest, ATableOfZeroBlocksIsSkippedPageByPage) {
   const auto disk = MustOpen(path_);
   ASSERT_NE(disk, nullptr);
   EXPECT_EQ(disk->layers()[0].blocks_zero, image.layout().payload_blocks - 1);
-  const auto start = std::chrono::steady_clock::now();
-  for (uint64_t i = 0; i < 10000; ++i) {
+  const double start = CpuSeconds();
+  const uint64_t searches = test::RunningUnderSanitizer() ? 1000 : 10000;
+  for (uint64_t i = 0; i < searches; ++i) {
     ASSERT_EQ(disk->NextPresent(i * 64 * kMiB).value(), 900000 * kMiB);
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(CpuSeconds() - start, 5);
 }
 
 }  // namespace

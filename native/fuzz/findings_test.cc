@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -25,8 +26,14 @@ std::vector<Bytes> Committed(const std::string& kind, std::string_view target) {
   const auto folder = std::filesystem::absolute(__FILE__).parent_path() / kind / target;
   std::vector<Bytes> inputs;
   if (!std::filesystem::exists(folder)) return inputs;
+  std::vector<std::filesystem::path> paths;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    std::ifstream file(entry.path(), std::ios::binary);
+    paths.push_back(entry.path());
+  }
+  // Folders are listed in no order, and what is made of an input depends on those before it.
+  std::ranges::sort(paths);
+  for (const std::filesystem::path& path : paths) {
+    std::ifstream file(path, std::ios::binary);
     inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
   return inputs;

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <map>
 
 #include "io/fault_file_system.h"
@@ -184,11 +183,7 @@ TEST_F(CollectTest, AnIndexRunThatDoesNotMatchItsHashIsRefused) {
   const Id kept = BackUp(Content(1));
   const std::string path =
       repository_.root() + "/index/" + repository_.View().listing.index_runs[0];
-  const auto size = static_cast<std::streamoff>(std::filesystem::file_size(path));
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(size - 70);
-  file.put('\x5a');
-  file.close();
+  FlipBit(path, (std::filesystem::file_size(path) - 70) * 8);
   MarkJob job(FileSystem::Default(), SmallTuning(), Mark({kept}));
   EXPECT_EQ(job.Run().code(), Code::kCorruptIndex);
 }
@@ -304,11 +299,7 @@ TEST_F(CollectTest, ADamagedVictimIsNamedAndNothingOfItIsTakenForSaved) {
   const std::vector<PackName> victims = repository_.View().listing.packs;
   const auto live = MustMark(Mark({kept}));
   for (const PackName& name : victims) {
-    std::fstream file(repository_.root() + "/" + name.RelativePath(),
-                      std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(64 + 64 + 5);
-    file.put('\x5a');
-    file.put('\xa5');
+    FlipBit(repository_.root() + "/" + name.RelativePath(), (64 + 64 + 5) * 8);
   }
   RescueJob job(FileSystem::Default(), SmallTuning(), Rescue(live, victims));
   ASSERT_TRUE(job.Run().ok());

@@ -488,16 +488,18 @@ TEST_F(BadBaseTest, AMapInAPackThatIsGoneMakesAFullBackup) {
 }
 
 TEST_F(BadBaseTest, ADamagedLeafCostsItsSegment) {
-  const std::vector<PackName> maps = PacksWith(RecordClass::kMap);
-  ASSERT_EQ(maps.size(), 1u);
-  auto file = Must(FileSystem::Default().Open(PathOf(maps[0]), {.access = Access::kReadWrite}));
-  const PackTable table = Must(ReadPackTable(file.get()));
-  // Leaves come before their node, and that before the root.
-  const uint64_t place = table.records[1].offset + kRecordHeaderBytes + 40;
-  Bytes byte(1);
-  Must(file->ReadAt(place, byte));
-  byte[0] ^= 0x10;
-  Must(file->WriteAt(place, byte));
+  {
+    // Asked of the map: in what order workers store leaves and their node is chance.
+    const RepositoryView view = repository_.View();
+    auto index = Must(ChunkIndex::Open(FileSystem::Default(), view.listing));
+    PackFiles packs(FileSystem::Default(), view.listing.root, false);
+    MapReader maps(index.get(), &packs, RepositoryKeys(repository_.id_key()), view.chunking);
+    const MapRoot root = Must(maps.ReadRoot(first_.root()));
+    const Id leaf = Must(maps.ReadNode(root.nodes.at(0).id)).leaves.at(1).id;
+    const ChunkPlace place = index->Find(leaf).value();
+    test::FlipBit(PathOf(index->pack_name(place.pack)),
+                  (uint64_t{place.offset} + kRecordHeaderBytes + place.stored_length / 2) * 8);
+  }
   const auto second = Incremental(&repository_, path(), first_.root(), {});
   FIRN_ASSERT_OK(second.status);
   EXPECT_EQ(second.root(), first_.root());

@@ -137,8 +137,9 @@ class LimitedJobTest : public ::testing::Test {
     return tuning;
   }
   void ExpectLimited(const StatsSnapshot& stats, uint64_t bytes_per_second) {
-    EXPECT_STREQ(stats.bottleneck, "limit");
-    EXPECT_GT(stats.shares[static_cast<size_t>(Stage::kLimited)], 0.3);
+    // How large a share it is, and so what is named as the bottleneck, is the machine's affair: one
+    // that is slow enough needs no cap.
+    EXPECT_GT(stats.shares[static_cast<size_t>(Stage::kLimited)], 0.0);
     // Sleeping takes at least as long as it should, so this holds on any machine. The last request
     // of up to 1 MiB is not waited for.
     const double seconds = static_cast<double>(stats.elapsed_ns) / 1e9 + 0.1;
@@ -152,7 +153,7 @@ class LimitedJobTest : public ::testing::Test {
   test::TestRepository repository_;
 };
 
-TEST_F(LimitedJobTest, AllWorkersOfABackupOrACopyKeepToOneCapAndNameItAsTheBottleneck) {
+TEST_F(LimitedJobTest, AllWorkersOfABackupOrACopyKeepToOneCapAndCountWhatTheyWaitForIt) {
   constexpr uint64_t kRate = 40 * kMiB;
   BackupJob backup(FileSystem::Default(), Limited(kRate),
                    repository_.Options({folder_ / "disk.raw"}));

@@ -149,9 +149,11 @@ TEST_F(ScrubJobTest, WhenTheTimeIsUpNoPackIsBegunAndTheOrderIsKept) {
 
 TEST_F(ScrubJobTest, CancellingKeepsWhatIsDone) {
   ScrubOptions options = Options();
-  // Far more than is read until it is cancelled.
+  // Far more than is read until it is cancelled, however late that comes.
   options.packs.resize(100'000, options.packs[0]);
-  ScrubJob job(FileSystem::Default(), SmallTuning(1), std::move(options));
+  Tuning tuning = SmallTuning(1);
+  tuning.bytes_per_second = 128 * kKiB;
+  ScrubJob job(FileSystem::Default(), tuning, std::move(options));
   std::thread canceller([&] {
     while (job.stats().done_bytes == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     job.Cancel();

@@ -1,6 +1,7 @@
 // Points from one repository into its sibling: what arrives is whole, what is sent is sent once,
 // and what breaks, lies or fails leaves nothing that a point could be sealed on by mistake.
 
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -48,6 +49,7 @@ class Transfer : public ::testing::Test {
     test::Must(SendToFile(source_, path, points()).status);
     return path;
   }
+  static void Nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
   std::vector<std::vector<Id>> points() const { return {{first_root_}, {second_root_}}; }
   std::vector<WholeMap> maps() const {
     return {{first_root_, kDiskBytes}, {second_root_, kDiskBytes}};
@@ -302,9 +304,10 @@ TEST_F(Transfer, EndsSoonWhenItIsCancelledAtEitherEnd) {
   auto sending = test::NewSend(output, points());
   SendJob sender(FileSystem::Default(), test::SmallTuning(), SendOptionsFor(source_, sending));
   Status sent;
-  // Nobody reads: the sender waits for the pipe.
+  // Nobody reads: once the first records are in the pipe, and what comes before them, the sender
+  // gets no further than the pipe is long.
   std::thread thread([&] { sent = sender.Run(); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  while (sender.stats().done_bytes == 0 && sender.stats().phase != Phase::kDone) Nap();
   sender.Cancel();
   thread.join();
   EXPECT_EQ(sent.code(), Code::kAborted);
@@ -317,8 +320,9 @@ TEST_F(Transfer, EndsSoonWhenItIsCancelledAtEitherEnd) {
   options.stream = receiving;
   ReceiveJob receiver(FileSystem::Default(), test::SmallTuning(), options);
   Status received;
+  // Nor does the stream ever end.
   std::thread other([&] { received = receiver.Run(); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  while (receiver.stats().read_bytes == 0 && receiver.stats().phase != Phase::kDone) Nap();
   receiver.Cancel();
   other.join();
   EXPECT_EQ(received.code(), Code::kAborted);

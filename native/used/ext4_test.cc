@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <regex>
@@ -179,11 +180,15 @@ TEST(Ext4Test, HalfOfTheDataDeletedCostsNoMoreThanWhatIsLeft) {
   const std::string tree = MakeTree(folder, 150 * kMiB);
   ASSERT_TRUE(MakeFileSystem(image, 256 * kMiB, "-t ext4 -J size=4", tree));
   const UsedMap before = FindIn(image);
-  std::ofstream script(folder / "script");
-  int number = 0;
+  std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(tree)) {
-    if (!entry.is_regular_file() || number++ % 2 != 0) continue;
-    script << "rm /" << std::filesystem::relative(entry.path(), tree).string() << "\n";
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  }
+  // Folders are listed in no order, and how much half of the files is depends on which.
+  std::ranges::sort(files);
+  std::ofstream script(folder / "script");
+  for (size_t i = 0; i < files.size(); i += 2) {
+    script << "rm /" << std::filesystem::relative(files[i], tree).string() << "\n";
   }
   script.close();
   ASSERT_TRUE(Quietly(WithSystemPath("debugfs -w -f '" + folder / "script" + "' '" + image + "'")));

@@ -20,7 +20,8 @@ inline bool InNtfs(const image_test::TestFolder& folder, const std::string& imag
   const std::string mount = folder.MakeFolder("mount");
   return Quietly(WithSystemPath(
       "ntfs-3g -o no_detach" + options + " '" + image + "' '" + mount + "' & pid=$!; " +
-      "for i in $(seq 100); do mountpoint -q '" + mount + "' && break; sleep 0.05; done; " +
+      // Until it is mounted, or the program that was to do it has given up.
+      "while ! mountpoint -q '" + mount + "' && kill -0 $pid; do sleep 0.05; done; " +
       "mountpoint -q '" + mount + "' || exit 1; (cd '" + mount + "' && " + commands +
       "); result=$?; umount '" + mount + "' || exit 1; wait $pid; exit $result"));
 }
