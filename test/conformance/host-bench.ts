@@ -24,7 +24,7 @@ export interface HostFixture {
   host(): Promise<Host>;
   /** Names of running machines; at least one. Tests about several machines are skipped when there is one. */
   vms: readonly string[];
-  /** True if the machine's guest makes headway: waits as long as that takes to tell, a second at the most. */
+  /** True as soon as the machine's guest makes headway; false if it makes none for long. */
   isWriting(vm: string): Promise<boolean>;
   /** How many layers the longest of the machine's chains has, found without the host. */
   chainDepth(vm: string): Promise<number>;
@@ -38,7 +38,7 @@ export interface HostFixture {
   tracking?: 'auto' | 'checkpoint';
   /** A running machine of which less than `application` can be had. */
   weakVm?: string;
-  /** How long a guest may take to freeze here; 10 s when not given. */
+  /** How long a guest may take to freeze here, and a merge; a minute when not given. */
   freezeDeadlineMs?: number;
   mergeDeadlineMs?: number;
   dispose(): Promise<void>;
@@ -159,7 +159,7 @@ export class Bench {
   }
 
   request(vm: Vm, changes: Partial<CaptureRequest> = {}): CaptureRequest {
-    const { freezeDeadlineMs = 10_000 } = this.fixture;
+    const { freezeDeadlineMs = 60_000 } = this.fixture;
     return { vm, policy: LEAST, excludedDisks: [], freezeDeadlineMs, ...changes };
   }
 
@@ -172,7 +172,7 @@ export class Bench {
   /** Releases the mark at all machines of the fixture and expects that nothing stands in the way. */
   async release(host: Host, mark: string, steps: Steps = recordSteps()): Promise<void> {
     const vms = (await host.listVms()).filter((vm) => this.fixture.vms.includes(vm.name));
-    const { mergeDeadlineMs = 30_000 } = this.fixture;
+    const { mergeDeadlineMs = 60_000 } = this.fixture;
     const outcomes = await host.release(vms, mark, mergeDeadlineMs, steps);
     expect(outcomes.map((outcome) => [outcome.vm.name, outcome.error])).toEqual(
       vms.map((vm) => [vm.name, undefined]),
@@ -201,7 +201,7 @@ export class Bench {
       const host = await this.host();
       for (const mark of marks) await this.release(host, mark);
       for (const { vm, name } of (await host.tracking?.references()) ?? []) {
-        const { mergeDeadlineMs = 30_000 } = this.fixture;
+        const { mergeDeadlineMs = 60_000 } = this.fixture;
         if (this.fixture.vms.includes(vm.name))
           await host.tracking?.drop(vm, name, mergeDeadlineMs);
       }

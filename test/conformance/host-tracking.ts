@@ -79,7 +79,7 @@ class Tracker {
   async release({ mark, reference }: Tracked, sealed: boolean, steps = recordSteps()) {
     const vm = await this.#bench.vm(this.host);
     const advance = sealed ? { advance: reference } : {};
-    const { mergeDeadlineMs = 30_000 } = this.#bench.fixture;
+    const { mergeDeadlineMs = 60_000 } = this.#bench.fixture;
     const released = { id: vm.id, name: vm.name, ...advance };
     const [outcome] = await this.host.release([released], mark, mergeDeadlineMs, steps);
     return outcome?.error;
@@ -191,10 +191,10 @@ function describeReferences(use: () => Bench): void {
     expect(await tracker.kept()).toEqual(sorted(tracked));
     expect(await use().fixture.isWriting(use().first())).toBe(true);
     const vm = await use().vm(tracker.host);
-    await tracker.tracking.drop(vm, tracked.reference.name, 30_000);
+    await tracker.tracking.drop(vm, tracked.reference.name, 60_000);
     expect(await tracker.kept()).toEqual([]);
     expect(await use().depth()).toBe(depth);
-    await expect(tracker.tracking.drop(vm, tracked.reference.name, 1000)).rejects.toSatisfy(
+    await expect(tracker.tracking.drop(vm, tracked.reference.name, 60_000)).rejects.toSatisfy(
       (error) => isFirnError(error) && error.code === 'ERR_NOT_FOUND',
     );
   });
@@ -278,7 +278,7 @@ function describeDoubts(use: () => Bench): void {
     const owner = newOwner();
     const first = await tracker.run(owner);
     const vm = await use().vm(tracker.host);
-    await tracker.tracking.drop(vm, first.reference.name, 30_000);
+    await tracker.tracking.drop(vm, first.reference.name, 60_000);
     const foreign: Reference[] = [
       first.reference,
       { name: '../../../etc/passwd', method: 'rct', disks: {} },

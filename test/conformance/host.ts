@@ -18,13 +18,13 @@ export { captureOf, type HostFixture, newMark, recordSteps } from './host-bench.
 
 /** The suite. `makeFixture` is called once; its machines run and write. */
 export function describeHost(name: string, makeFixture: () => Promise<HostFixture>): void {
-  describe(`${name}, as a host`, () => {
+  describe(`${name}, as a host`, { timeout: 300_000 }, () => {
     let bench: Bench;
     beforeAll(async () => {
       bench = new Bench(await makeFixture());
     }, 240_000);
-    afterEach(() => bench.tidy());
-    afterAll(() => bench?.fixture.dispose());
+    afterEach(() => bench.tidy(), 240_000);
+    afterAll(() => bench?.fixture.dispose(), 240_000);
 
     const use = () => bench;
     describeInventory(use);
@@ -296,7 +296,7 @@ function describeRelease(use: () => Bench): void {
   test('has nothing to do for a machine that is gone', async () => {
     const host = await use().host();
     const gone = { id: '00000000-dead-4000-8000-000000000000', name: 'gone' };
-    const outcomes = await host.release([gone], use().mark(), 5000, recordSteps());
+    const outcomes = await host.release([gone], use().mark(), 60_000, recordSteps());
     expect(outcomes).toEqual([{ vm: gone }]);
   });
 }
@@ -332,7 +332,7 @@ function describeDeaths(use: () => Bench): void {
         const host = await use().host();
         await use().capture(host, mark);
         const steps = recordSteps({ step, afterwards });
-        const outcomes = await host.release([await use().vm(host)], mark, 30_000, steps);
+        const outcomes = await host.release([await use().vm(host)], mark, 60_000, steps);
         const reached = steps.entries.some((entry) => entry.step === step);
         if (reached) expect(outcomes[0]?.error?.code).toBe('ERR_ABORTED');
         const other = await use().host();

@@ -124,11 +124,9 @@ describeWithPowerShell('the bridge', () => {
 
   test('kills a PowerShell that is late, and the next call gets another', async () => {
     lane.hypervisor.faults.cmdletHangs = 'Get-VM';
-    const begun = performance.now();
     try {
       const error = await caught(bridge.call('vms', {}, vmsSchema, { deadlineMs: 1500 }));
       expect(error.code).toBe('ERR_DEADLINE');
-      expect(performance.now() - begun).toBeLessThan(10_000);
     } finally {
       lane.hypervisor.faults.cmdletHangs = undefined;
     }

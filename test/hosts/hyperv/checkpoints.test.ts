@@ -15,7 +15,16 @@ import { captureOf, newMark } from '../../conformance/host-bench.js';
 import { diskContent } from '../../helpers/disks.js';
 import { BUILD, describeWithPowerShell, Lane, PLAIN_STEPS } from './lane.js';
 import { contentOf, topOf } from './standin/layers.js';
-import { endCheckpoint } from './standin/machines.js';
+import { endCheckpoint, STATUS } from './standin/machines.js';
+
+/** A promise, and what fulfils it. */
+function gate(): { opened: Promise<void>; open: () => void } {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open };
+}
 
 const LEAST: ConsistencyPolicy = { wanted: 'application', required: 'crash' };
 const MOST: ConsistencyPolicy = { wanted: 'application', required: 'application' };
@@ -42,9 +51,12 @@ describeWithPowerShell('recovery checkpoints', () => {
       renameFails: false,
       slowJobMs: undefined,
       jobHeld: undefined,
+      answerHeld: undefined,
       settingsListed: undefined,
       mergeEvents: [],
     });
+    hypervisor.faults.cmdletFails.clear();
+    hypervisor.faults.cmdletCalled.clear();
     await hypervisor.settle();
     for (const machine of hypervisor.machines) {
       for (const checkpoint of [...machine.checkpoints]) await endCheckpoint(machine, checkpoint);
@@ -67,7 +79,7 @@ describeWithPowerShell('recovery checkpoints', () => {
     return outcome;
   }
 
-  async function release(name: string, mark: string, deadlineMs = 10_000, from = host) {
+  async function release(name: string, mark: string, deadlineMs = 60_000, from = host) {
     const { id } = lane.hypervisor.machine(name);
     const [outcome] = await from.release([{ id, name }], mark, deadlineMs, PLAIN_STEPS);
     return outcome?.error;
@@ -78,6 +90,14 @@ describeWithPowerShell('recovery checkpoints', () => {
   }
 
   const claims = () => readdir(capturesFolder()).catch(() => []);
+
+  /** Ends the machine's first checkpoint by another hand than Firn's. */
+  async function endFirstCheckpoint(): Promise<void> {
+    const machine = lane.hypervisor.machine('app');
+    const [checkpoint] = machine.checkpoints;
+    if (checkpoint === undefined) throw new Error('it has a checkpoint');
+    await endCheckpoint(machine, checkpoint);
+  }
 
   test('freeze the content of the disks, and give it back with what was written since', async () => {
     const [disk] = lane.hypervisor.machine('app').disks;
@@ -197,7 +217,8 @@ describeWithPowerShell('recovery checkpoints', () => {
 
   describe('after a death', () => {
     test('are found without their mark: PowerShell died before it could name them', async () => {
-      lane.hypervisor.faults.slowJobMs = 1500;
+      const held = gate();
+      lane.hypervisor.faults.jobHeld = held.opened;
       const mark = newMark();
       const controller = new AbortController();
       const steps: Steps = { run: (_vm, _step, _options, work) => work(controller.signal) };
@@ -209,7 +230,11 @@ describeWithPowerShell('recovery checkpoints', () => {
       const other = lane.host();
       const left = await other.leftovers();
       expect(left.map(({ mark: found, vm }) => [found, vm?.name])).toEqual([[mark, 'app']]);
-      expect(await release('app', mark, 10_000, other)).toBeUndefined();
+      const releasing = release('app', mark, 60_000, other);
+      // Mostly long enough for a look at a job that runs.
+      await sleep(300);
+      held.open();
+      expect(await releasing).toBeUndefined();
       expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
       expect(lane.hypervisor.depth('app')).toBe(1);
       expect(lane.hypervisor.destroyed).toEqual(['app - Sicherung']);
@@ -237,10 +262,10 @@ describeWithPowerShell('recovery checkpoints', () => {
 
     test('are found when their job ends between two looks at the machine', async () => {
       const { faults, asked, destroyed } = lane.hypervisor;
-      let endJob = () => {};
-      faults.jobHeld = new Promise<void>((resolve) => {
-        endJob = resolve;
-      });
+      const [job, answer] = [gate(), gate()];
+      faults.jobHeld = job.opened;
+      // PowerShell dies before it can note the job.
+      faults.answerHeld = answer.opened;
       const mark = newMark();
       const controller = new AbortController();
       const steps: Steps = { run: (_vm, _step, _options, work) => work(controller.signal) };
@@ -248,11 +273,10 @@ describeWithPowerShell('recovery checkpoints', () => {
       while (asked.length === 0) await sleep(10);
       controller.abort();
       expect((await dying).error?.code).toBe('ERR_ABORTED');
-      // As if PowerShell had died before it could note the job.
-      await claim(mark, new Date(Date.now() - 1000));
+      answer.open();
       const machine = lane.hypervisor.machine('app');
       faults.settingsListed = async () => {
-        endJob();
+        job.open();
         while (machine.status !== undefined) await sleep(5);
         faults.settingsListed = undefined;
       };
@@ -262,12 +286,20 @@ describeWithPowerShell('recovery checkpoints', () => {
     });
 
     test('are waited for when PowerShell died before the host had answered', async () => {
+      const { faults } = lane.hypervisor;
       const mark = newMark();
-      await claim(mark, new Date(), [], { answered: false });
-      const releasing = release('app', mark, 20_000);
-      await sleep(1500);
-      await lane.hypervisor.userCheckpoint('app', 'Recovery');
-      expect(await releasing).toBeUndefined();
+      // Made where the release is about to read it: not much time passes until its first look.
+      faults.cmdletCalled.set('Get-VM', () => {
+        faults.cmdletCalled.clear();
+        return claim(mark, new Date(), [], { answered: false });
+      });
+      // The first look does not see the checkpoint yet, and sees a machine that is not busy.
+      faults.settingsListed = async () => {
+        faults.settingsListed = undefined;
+        await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      };
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.destroyed).toEqual(['OtherBackup 17']);
       expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
       expect(await claims()).toEqual([]);
     });
@@ -277,8 +309,9 @@ describeWithPowerShell('recovery checkpoints', () => {
       captureOf(await capture('app', { mark }));
       const { cmdletFails } = lane.hypervisor.faults;
       cmdletFails.set('Get-VHD', 'Die Datei wurde nicht gefunden (0x80070002).');
-      const releasing = release('app', mark, 20_000);
+      const releasing = release('app', mark);
       while (lane.hypervisor.depth('app') > 1) await sleep(20);
+      // Mostly long enough for several looks.
       await sleep(1500);
       cmdletFails.clear();
       expect(await releasing).toBeUndefined();
@@ -290,7 +323,8 @@ describeWithPowerShell('recovery checkpoints', () => {
       captureOf(await capture('app', { mark }));
       const { cmdletFails } = lane.hypervisor.faults;
       cmdletFails.set('Get-VHD', 'Die Datei wurde nicht gefunden (0x80070002).');
-      const error = await release('app', mark, 2000);
+      await endFirstCheckpoint();
+      const error = await release('app', mark, 500);
       cmdletFails.clear();
       expect(error?.code).toBe('ERR_MERGE_FAILED');
       expect(error?.message).toContain('Die Datei wurde nicht gefunden');
@@ -336,18 +370,16 @@ describeWithPowerShell('recovery checkpoints', () => {
     });
 
     test('all stay when two could be ours', async () => {
+      const begun = new Date();
       await lane.hypervisor.userCheckpoint('app', 'Recovery');
       await lane.hypervisor.userCheckpoint('app', 'Recovery');
       const mark = newMark();
-      await claim(mark, new Date(Date.now() - 5000));
+      await claim(mark, begun);
       const error = await release('app', mark);
       expect(error?.code).toBe('ERR_HOST_FAILED');
       expect(error?.message).toContain('OtherBackup 17, OtherBackup 17');
       expect(lane.hypervisor.destroyed).toEqual([]);
-      await endCheckpoint(
-        lane.hypervisor.machine('app'),
-        lane.hypervisor.machine('app').checkpoints[0] as never,
-      );
+      await endFirstCheckpoint();
       // Who cleans up by hand ends the doubt, and what remains fits alone.
       expect(await release('app', mark)).toBeUndefined();
     });
@@ -367,10 +399,14 @@ describeWithPowerShell('recovery checkpoints', () => {
     test('are an error at the deadline, with what the event log says, and go on', async () => {
       const mark = newMark();
       captureOf(await capture('app', { mark }));
+      const machine = lane.hypervisor.machine('app');
       lane.hypervisor.faults.mergeStalls = 'app';
+      // At this deadline the merge has hardly begun.
+      expect((await release('app', mark, 1))?.code).toBe('ERR_MERGE_FAILED');
+      await expect.poll(() => machine.status).toBe(STATUS.merging);
       lane.hypervisor.faults.mergeEvents = [
         'Hintergrundzusammenführung abgebrochen (fremde Maschine)',
-        `Hintergrundzusammenführung abgebrochen: 0x80070020. (${lane.hypervisor.machine('app').id.toUpperCase()})`,
+        `Hintergrundzusammenführung abgebrochen: 0x80070020. (${machine.id.toUpperCase()})`,
       ];
       const error = await release('app', mark, 400);
       expect(error?.code).toBe('ERR_MERGE_FAILED');
@@ -385,15 +421,23 @@ describeWithPowerShell('recovery checkpoints', () => {
     });
 
     test('are tried again, and name the error if that goes on', async () => {
+      const { faults, destroyed } = lane.hypervisor;
+      const machine = lane.hypervisor.machine('app');
       const mark = newMark();
       captureOf(await capture('app', { mark }));
-      lane.hypervisor.faults.mergeFails = 'app';
-      const error = await release('app', mark, 700);
+      faults.mergeFails = 'app';
+      expect((await release('app', mark, 1))?.code).toBe('ERR_MERGE_FAILED');
+      await expect.poll(() => machine.status).toBeUndefined();
+      // Its first look finds what became of that.
+      const error = await release('app', mark, 1);
       expect(error?.code).toBe('ERR_MERGE_FAILED');
       expect(error?.message).toContain('Die Datei wird von einem anderen Prozess verwendet');
-      expect(lane.hypervisor.destroyed.length).toBeGreaterThan(1);
-      lane.hypervisor.faults.mergeFails = undefined;
-      expect(await release('app', mark)).toBeUndefined();
+      const tries = destroyed.length;
+      const releasing = release('app', mark);
+      await expect.poll(() => destroyed.length).toBeGreaterThan(tries + 1);
+      faults.mergeFails = undefined;
+      expect(await releasing).toBeUndefined();
+      expect(lane.hypervisor.depth('app')).toBe(1);
     });
   });
 

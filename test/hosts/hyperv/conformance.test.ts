@@ -18,7 +18,7 @@ async function makeFixture(build: number): Promise<HostFixture> {
   const { hypervisor } = lane;
   return {
     host: async () => lane.host(),
-    vms: [FIRST, SECOND],
+    vms: [FIRST, SECOND, WEAK],
     weakVm: WEAK,
     ...(build >= BUILD.server2016 && { tracking: 'auto' as const }),
     isWriting: (vm) => makesHeadway(hypervisor.machine(vm)),

@@ -73,7 +73,7 @@ describeWithPowerShell('a remote host', () => {
     const { vm, disks } = captureOf(await capture(host, mark));
     expect(vm.name).toBe(HOSTILE);
     expect(disks[0]?.layers).toHaveLength(1);
-    expect(await host.release([vm], mark, 5000, PLAIN_STEPS)).toEqual([
+    expect(await host.release([vm], mark, 60_000, PLAIN_STEPS)).toEqual([
       { vm: { id: vm.id, name: vm.name } },
     ]);
     const [call, ...more] = await sshCalls();
@@ -132,7 +132,7 @@ describeWithPowerShell('a remote host', () => {
     // As if it had moved before it was named: only the claim, which is on the first node, says whose it is.
     if (checkpoint !== undefined) checkpoint.name = 'no mark';
     lane.hypervisor.owners.set(vm.id, 'node2');
-    expect(await host.release([vm], mark, 5000, PLAIN_STEPS)).toEqual([
+    expect(await host.release([vm], mark, 60_000, PLAIN_STEPS)).toEqual([
       { vm: { id: vm.id, name: vm.name } },
     ]);
     expect(lane.hypervisor.machine(HOSTILE).checkpoints).toHaveLength(0);

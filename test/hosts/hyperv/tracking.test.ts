@@ -67,7 +67,7 @@ describeWithPowerShell('reference points', () => {
       const [released] = await host.release(
         [{ id: vm.id, name: vm.name, ...advance }],
         mark,
-        10_000,
+        60_000,
         steps,
       );
       return released?.error;
@@ -223,14 +223,15 @@ describeWithPowerShell('reference points', () => {
     const { hypervisor } = lane;
     const { captured, release } = await captureTracked([first]);
     hypervisor.faults.cmdletHangs = 'Get-CimAssociatedInstance';
-    const before = points();
+    const [before, asked] = [points(), hypervisor.unanswered];
     const killing: Steps = {
       async run(_vm, step, _options, work) {
         if (step !== 'keep') return work(new AbortController().signal);
         const kill = new AbortController();
         const result = work(kill.signal);
-        while (points() === before) await sleep(10);
-        await sleep(200);
+        // It has noted the job, and asks what the job has made.
+        while (hypervisor.unanswered === asked) await sleep(10);
+        expect(points()).toBe(before + 1);
         kill.abort();
         hypervisor.faults.cmdletHangs = undefined;
         return result;
@@ -259,11 +260,11 @@ describeWithPowerShell('reference points', () => {
     const [vm] = await host.listVms();
     if (vm === undefined) throw new Error('the host lists no machine');
     for (const wrong of ['notes', '../x', '', `${name}x`]) {
-      await expect(host.tracking.drop(vm, wrong, 10_000)).rejects.toMatchObject({
+      await expect(host.tracking.drop(vm, wrong, 60_000)).rejects.toMatchObject({
         code: 'ERR_NOT_FOUND',
       });
     }
-    await host.tracking.drop(vm, name, 10_000);
+    await host.tracking.drop(vm, name, 60_000);
     expect(points()).toBe(0);
     expect(await kept()).toEqual([]);
   });

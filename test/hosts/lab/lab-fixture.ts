@@ -79,14 +79,22 @@ export async function temporaryLab(...options: Parameters<typeof makeLab>): Prom
   return lab;
 }
 
-/** True if the guest commits something within a second. */
-export async function isWriting(lab: string, vm: string): Promise<boolean> {
-  const before = (await labVm(lab, vm)).generation ?? Number.POSITIVE_INFINITY;
-  for (let waited = 0; waited < 1000; waited += 20) {
+/** True as soon as the guest commits something; false if it does not for `seconds`. */
+export async function isWriting(lab: string, vm: string, seconds = 30): Promise<boolean> {
+  let before: number | undefined;
+  for (let waited = 0; waited < seconds * 1000; waited += 20) {
+    // Absent while the machine is off or its process does not answer.
+    const { generation } = await labVm(lab, vm);
+    if (generation !== undefined && before !== undefined && generation > before) return true;
+    before ??= generation;
     await sleep(20);
-    if (((await labVm(lab, vm)).generation ?? 0) > before) return true;
   }
   return false;
+}
+
+/** A clean stop, however long the guest takes to come to rest. */
+export async function stopInPeace(lab: string): ReturnType<typeof stopLab> {
+  return stopLab(lab, undefined, { deadlineMs: 60_000 });
 }
 
 /** The verdict on a machine that is off, whose images the engine finds sound. */
@@ -106,19 +114,19 @@ export async function captureAll(lab: string, mark: string): Promise<void> {
   const host = new LabHost(lab);
   for (const vm of await host.listVms()) {
     const policy = { wanted: 'application', required: 'crash' } as const;
-    const request = { vm, policy, excludedDisks: [], freezeDeadlineMs: 3000 };
+    const request = { vm, policy, excludedDisks: [], freezeDeadlineMs: 60_000 };
     captureOf((await host.capture([request], mark, recordSteps()))[0]);
   }
 }
 
-export async function releaseAll(lab: string, mark: string, deadlineMs = 20_000) {
+export async function releaseAll(lab: string, mark: string, deadlineMs = 60_000) {
   const host = new LabHost(lab);
   const outcomes = await host.release(await host.listVms(), mark, deadlineMs, recordSteps());
   return outcomes.map((outcome) => outcome.error).filter((error) => error !== undefined);
 }
 
-/** Waits until something holds; fails after some seconds. */
-export async function until(holds: () => Promise<boolean> | boolean, seconds = 10): Promise<void> {
+/** Waits until something holds; fails after half a minute. */
+export async function until(holds: () => Promise<boolean> | boolean, seconds = 30): Promise<void> {
   for (let waited = 0; !(await holds()); waited += 10) {
     if (waited > seconds * 1000) throw new Error('what the test waits for does not come about');
     await sleep(10);
@@ -136,7 +144,6 @@ export async function labHostFixture(): Promise<HostFixture> {
     vms: (await labStatus(lab)).vms.map((vm) => vm.name).sort((a) => (a === 'web' ? -1 : 1)),
     weakVm: 'agentless',
     tracking: 'checkpoint',
-    freezeDeadlineMs: 2000,
     isWriting: (vm) => isWriting(lab, vm),
     chainDepth: async (vm) =>
       Math.max(...(await labVm(lab, vm)).disks.map((disk) => disk.layers.length)),

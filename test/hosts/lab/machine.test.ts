@@ -116,7 +116,7 @@ async function changedSince(
   }
 }
 
-describe('a machine with two disks', () => {
+describe('a machine with two disks', { timeout: 300_000 }, () => {
   let template: string;
   beforeAll(async () => {
     const { lab, remove } = await makeLab(

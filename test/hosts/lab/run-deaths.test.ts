@@ -51,7 +51,7 @@ test('a run that is killed at any journal entry leaves what one release puts rig
   }
   // Freeze, checkpoint, thaw, merge, confirm: each begun and done.
   expect(deaths).toBe(10);
-});
+}, 300_000);
 
 test('a host that dies at any journal entry comes up with machines that one release puts right', async () => {
   const lab = await temporaryLab([{ name: 'first' }, { name: 'second', disks: 2 }]);
@@ -80,4 +80,4 @@ test('a host that dies at any journal entry comes up with machines that one rele
     expect(await isWriting(lab, 'first')).toBe(true);
     expect(await isWriting(lab, 'second')).toBe(true);
   }
-});
+}, 300_000);

@@ -19,11 +19,11 @@ const steps = {
 };
 const policy = { wanted: 'application', required: 'crash' };
 for (const vm of await host.listVms()) {
-  const request = { vm, policy, excludedDisks: [], freezeDeadlineMs: 3000 };
+  const request = { vm, policy, excludedDisks: [], freezeDeadlineMs: 60_000 };
   const [{ capture, error }] = await host.capture([request], mark, steps);
   if (error !== undefined) throw error;
   console.log(`captured ${capture.vm.name}`);
 }
-const outcomes = await host.release(await host.listVms(), mark, 30_000, steps);
+const outcomes = await host.release(await host.listVms(), mark, 60_000, steps);
 for (const { error } of outcomes) if (error !== undefined) throw error;
 console.log('released');

@@ -17,7 +17,7 @@ const {
   stopAt,
   copyTo,
   since,
-  freezeDeadlineMs = 10_000,
+  freezeDeadlineMs = 60_000,
 } = JSON.parse(process.argv[2]);
 
 function tell(moment) {

@@ -9,6 +9,8 @@ import { AgentRefusal, GuestAgent } from '../../../src/hosts/qemu/qga.js';
 import { serve } from './server.js';
 
 const never = new AbortController().signal;
+/** For what takes no time and is not to be cut off. */
+const MINUTE_MS = 60_000;
 
 interface Agent {
   socket: string;
@@ -52,7 +54,7 @@ describe('a client of the guest agent', () => {
   test('passes over what an earlier client left unread', async () => {
     const stale = '{"return": 5}\n{"return": {"half';
     const { socket } = await agent(HEALTHY, { stale });
-    const client = await GuestAgent.connect(socket, 1000);
+    const client = await GuestAgent.connect(socket, MINUTE_MS);
     expect(await client.isFrozen()).toBe(false);
     client.close();
   });
@@ -66,8 +68,8 @@ describe('a client of the guest agent', () => {
 
   test('tells what the agent refuses', async () => {
     const { socket } = await agent({ 'guest-fsfreeze-freeze': new Error('has been disabled') });
-    const client = await GuestAgent.connect(socket, 1000);
-    const refusal = await client.freeze(1000).catch((error: unknown) => error);
+    const client = await GuestAgent.connect(socket, MINUTE_MS);
+    const refusal = await client.freeze(MINUTE_MS).catch((error: unknown) => error);
     expect(refusal).toBeInstanceOf(AgentRefusal);
     expect(String(refusal)).toContain('has been disabled');
     client.close();
@@ -84,7 +86,7 @@ describe('a client of the guest agent', () => {
     });
     for (const enabled of [true, false]) {
       const { socket } = await agent(commands(enabled));
-      const client = await GuestAgent.connect(socket, 1000);
+      const client = await GuestAgent.connect(socket, MINUTE_MS);
       expect(await client.canFreeze()).toBe(enabled);
       client.close();
     }
@@ -101,8 +103,8 @@ describe('a client of the guest agent', () => {
         say(4);
       },
     });
-    const client = await GuestAgent.connect(socket, 1000);
-    const both = [client.freeze(1000), client.thaw(1000)];
+    const client = await GuestAgent.connect(socket, MINUTE_MS);
+    const both = [client.freeze(MINUTE_MS), client.thaw(MINUTE_MS)];
     expect(await Promise.all(both)).toEqual([3, 4]);
     expect(commands).toEqual(['guest-fsfreeze-freeze', 'guest-fsfreeze-thaw']);
     client.close();
@@ -112,7 +114,7 @@ describe('a client of the guest agent', () => {
 describe('a frozen guest', () => {
   test('thaws on order, and that it held is known', async () => {
     const { socket, commands } = await agent(HEALTHY);
-    const guest = await FrozenGuest.freeze(socket, 5000, never);
+    const guest = await FrozenGuest.freeze(socket, MINUTE_MS, never);
     expect(guest.fileSystems).toBe(2);
     expect(commands.at(-1)).toBe('guest-fsfreeze-freeze');
     const thawed = await guest.thaw();
@@ -124,7 +126,8 @@ describe('a frozen guest', () => {
 
   test('thaws at its deadline, and that it did not hold is known', async () => {
     const { socket, commands } = await agent(HEALTHY);
-    const guest = await FrozenGuest.freeze(socket, 400, never);
+    // It must be long enough for the guard to start and to freeze before it.
+    const guest = await FrozenGuest.freeze(socket, 5000, never);
     await expect.poll(() => commands.at(-1)).toBe('guest-fsfreeze-thaw');
     expect(await guest.thaw()).toMatchObject({
       held: false,
@@ -134,20 +137,20 @@ describe('a frozen guest', () => {
 
   test('thaws when it is let go', async () => {
     const { socket, commands } = await agent(HEALTHY);
-    const guest = await FrozenGuest.freeze(socket, 5000, never);
+    const guest = await FrozenGuest.freeze(socket, MINUTE_MS, never);
     guest.letGo();
     await expect.poll(() => commands.at(-1)).toBe('guest-fsfreeze-thaw');
   });
 
   test('that had gone on by itself did not hold', async () => {
     const { socket } = await agent({ ...HEALTHY, 'guest-fsfreeze-thaw': 0 });
-    const guest = await FrozenGuest.freeze(socket, 5000, never);
+    const guest = await FrozenGuest.freeze(socket, MINUTE_MS, never);
     expect(await guest.thaw()).toMatchObject({ held: false });
   });
 
   test('is not made of one that stands frozen already', async () => {
     const { socket, commands } = await agent({ ...HEALTHY, 'guest-fsfreeze-status': 'frozen' });
-    await expect(FrozenGuest.freeze(socket, 5000, never)).rejects.toThrow(NotFrozen);
+    await expect(FrozenGuest.freeze(socket, MINUTE_MS, never)).rejects.toThrow(NotFrozen);
     expect(commands).not.toContain('guest-fsfreeze-thaw');
   });
 
@@ -157,7 +160,7 @@ describe('a frozen guest', () => {
       'guest-fsfreeze-freeze': () => undefined,
     });
     const giveUp = new AbortController();
-    const freezing = FrozenGuest.freeze(socket, 60_000, giveUp.signal).catch(
+    const freezing = FrozenGuest.freeze(socket, MINUTE_MS, giveUp.signal).catch(
       (error: Error) => error.name,
     );
     await expect.poll(() => commands).toContain('guest-fsfreeze-freeze');
@@ -172,7 +175,9 @@ describe('a frozen guest', () => {
       ...HEALTHY,
       'guest-fsfreeze-freeze': new Error('failed to freeze /'),
     });
-    await expect(FrozenGuest.freeze(socket, 5000, never)).rejects.toThrow('failed to freeze /');
+    await expect(FrozenGuest.freeze(socket, MINUTE_MS, never)).rejects.toThrow(
+      'failed to freeze /',
+    );
     expect(commands.at(-1)).toBe('guest-fsfreeze-thaw');
   });
 });

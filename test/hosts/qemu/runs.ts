@@ -36,7 +36,7 @@ export async function capture(
     vm,
     policy: { wanted: 'application', required: 'crash' },
     excludedDisks: [],
-    freezeDeadlineMs: 10_000,
+    freezeDeadlineMs: 60_000,
     ...changes,
   };
   const [outcome] = await host.capture([request], mark, steps);

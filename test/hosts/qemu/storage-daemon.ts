@@ -87,10 +87,10 @@ export class StorageDaemon {
     await waitFor(async () => this.#writers.every((writer) => writer.count > 0));
   }
 
-  /** Whether every writer makes headway within a second. */
+  /** True as soon as every writer has made headway; false if that takes half a minute. */
   async isWriting(): Promise<boolean> {
     const before = this.#writers.map((writer) => writer.count);
-    for (let waitedMs = 0; waitedMs < 1000; waitedMs += 20) {
+    for (let waitedMs = 0; waitedMs < 30_000; waitedMs += 20) {
       if (this.#writers.every((writer, index) => writer.count > (before[index] ?? 0))) return true;
       await sleep(20);
     }
@@ -195,7 +195,7 @@ export async function exists(file: string): Promise<boolean> {
 /** Asks again until it is true; a failure counts as not yet. */
 export async function waitFor(
   condition: () => Promise<boolean>,
-  timeoutMs = 10_000,
+  timeoutMs = 50_000,
 ): Promise<void> {
   const endMs = performance.now() + timeoutMs;
   for (;;) {

@@ -51,7 +51,7 @@ describe.skipIf(whyNot !== undefined)('dirty bitmaps', () => {
       const [vm] = await host.listVms();
       if (vm === undefined) throw new Error('the machine is gone');
       const released = { id: vm.id, name: vm.name, ...(sealed && { advance: reference }) };
-      const [outcome] = await host.release([released], mark, 30_000, plainSteps);
+      const [outcome] = await host.release([released], mark, 60_000, plainSteps);
       return outcome?.error;
     };
     return { mark, captured, reference, release };

@@ -49,6 +49,10 @@ export interface Faults {
   slowJobMs?: number | undefined;
   /** Jobs that make checkpoints go on until then. */
   jobHeld?: Promise<void> | undefined;
+  /** Who has asked for a checkpoint is not told of the job until then. */
+  answerHeld?: Promise<void> | undefined;
+  /** When the cmdlet is called, before it looks at anything. */
+  cmdletCalled: Map<string, () => Promise<void>>;
   /** Between a look at all settings and the answer. */
   settingsListed?: (() => Promise<void>) | undefined;
   /** The next sets fail with these codes. */
@@ -80,6 +84,7 @@ export class Hypervisor {
     vssSpoiledBy: new Map(),
     cmdletFails: new Map(),
     cmdletWarns: new Map(),
+    cmdletCalled: new Map(),
     mergeEvents: [],
   };
   readonly jobMs = JOB_MS;
@@ -89,6 +94,8 @@ export class Hypervisor {
   readonly asked: { vm: string; level: number; settings: Record<string, string> }[] = [];
   readonly destroyed: string[] = [];
   readonly converted: string[] = [];
+  /** How many questions never get their answer. */
+  unanswered = 0;
   readonly sets: { writers: boolean; vms: string[] }[] = [];
   readonly events: Record<string, unknown>[] = [];
   /** What Microsoft Defender answers. */
@@ -220,7 +227,8 @@ export class Hypervisor {
     for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
     await this.settle();
-    await rm(this.folder, { recursive: true, force: true });
+    // A shell on another machine sees a moment later that the one that began it has ended, and may write until then.
+    await rm(this.folder, { recursive: true, force: true, maxRetries: 10 });
   }
 
   machineOf(argument: unknown): Machine | undefined {
@@ -250,7 +258,12 @@ export class Hypervisor {
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
     socket.on('error', () => undefined);
-    this.follow(this.#serve(socket).catch(() => undefined));
+    // Who asks must not wait for an answer that does not come.
+    this.follow(
+      this.#serve(socket).catch(() => {
+        socket.destroy();
+      }),
+    );
   }
 
   async #serve(socket: Socket): Promise<void> {
@@ -270,14 +283,19 @@ export class Hypervisor {
       arguments: Record<string, unknown>;
       node: string;
     };
-    if (this.faults.cmdletHangs === command) return;
+    if (this.faults.cmdletHangs === command) {
+      this.unanswered += 1;
+      return;
+    }
     const warning = this.faults.cmdletWarns.get(command);
     const warnings = warning === undefined ? [] : [warning];
     let answer: Record<string, unknown>;
     try {
+      await this.faults.cmdletCalled.get(command)?.();
       const failure = this.faults.cmdletFails.get(command);
       if (failure !== undefined) throw new Error(failure);
       answer = { result: await this.#answer(command, given, node), warnings };
+      if (given.MethodName === 'CreateSnapshot') await this.faults.answerHeld;
     } catch (error) {
       answer = { error: (error as Error).message, warnings };
     }

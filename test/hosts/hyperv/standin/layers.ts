@@ -36,7 +36,7 @@ export async function makeDisk(name: string, base: string, seed: number): Promis
   for (let page = 0; page < 40; page += 1)
     pages.set(page * 7 + seed, ((page * 13 + seed) % 255) + 1);
   const disk = { name, id: randomUUID(), chain: [{ path: base, pages }], trackings: new Map() };
-  await writeLayer(disk, 0);
+  await writeLayer(disk.id, disk.chain, 0);
   return disk;
 }
 
@@ -68,7 +68,7 @@ export async function addLayer(disk: StandinDisk, pages: Pages): Promise<Layer> 
   return layer;
 }
 
-/** Merges the layer above `frozen` into it. */
+/** Merges the layer above `frozen` into it. The chain changes at last, when all that it is to be then is in the files. */
 export async function mergeAbove(disk: StandinDisk, frozen: Layer): Promise<void> {
   const index = disk.chain.indexOf(frozen);
   const child = disk.chain[index + 1];
@@ -76,10 +76,11 @@ export async function mergeAbove(disk: StandinDisk, frozen: Layer): Promise<void
   const ranges = await rangesOf(child, frozen);
   for (const written of disk.trackings.values()) written.push(...ranges);
   for (const [page, value] of child.pages) frozen.pages.set(page, value);
-  disk.chain.splice(index + 1, 1);
+  const rest = disk.chain.filter((layer) => layer !== child);
   // What was above has a parent of another content now.
-  for (let each = index; each < disk.chain.length; each += 1) await writeLayer(disk, each);
+  for (let each = index; each < rest.length; each += 1) await writeLayer(disk.id, rest, each);
   await rm(child.path);
+  disk.chain.splice(disk.chain.indexOf(child), 1);
 }
 
 /** What a layer's file holds of its own. */
@@ -95,10 +96,10 @@ export async function writeChild(file: string, parent: string, pages: Pages): Pr
   await writeImage(file, pages, randomUUID(), parent);
 }
 
-async function writeLayer(disk: StandinDisk, index: number): Promise<void> {
-  const layer = disk.chain[index];
+async function writeLayer(id: string, chain: readonly Layer[], index: number): Promise<void> {
+  const layer = chain[index];
   if (layer === undefined) throw new Error('there is no such layer');
-  await writeImage(layer.path, layer.pages, disk.id, disk.chain[index - 1]?.path ?? '');
+  await writeImage(layer.path, layer.pages, id, chain[index - 1]?.path ?? '');
 }
 
 async function writeImage(file: string, pages: Pages, id: string, parent: string): Promise<void> {
@@ -151,7 +152,10 @@ export async function readLayer(file: string): Promise<Record<string, unknown>> 
     format: '',
   });
   const [top, parent] = layers;
-  if (top === undefined) throw new Error(error?.message ?? `${file} has no layer`);
+  // One whose parent is being merged does not fit it for a moment: it must not pass for one that has none.
+  if (top === undefined || error !== undefined) {
+    throw new Error(error?.message ?? `${file} has no layer`);
+  }
   return {
     Path: file,
     ParentPath: parent?.path ?? '',

@@ -142,7 +142,7 @@ export async function endCheckpoint(
   checkpoint: Checkpoint,
   merging: () => Promise<void> = async () => {},
 ): Promise<void> {
-  machine.checkpoints.splice(machine.checkpoints.indexOf(checkpoint), 1);
+  machine.checkpoints = machine.checkpoints.filter((other) => other !== checkpoint);
   for (const file of checkpoint.configuration) await rm(file, { force: true });
   machine.status = STATUS.merging;
   try {
@@ -153,7 +153,7 @@ export async function endCheckpoint(
   }
 }
 
-/** Merges what is above a layer into it. A checkpoint that had frozen the layer above has this one then. */
+/** Merges what is above a layer into it. A checkpoint that had frozen the layer above has this one from the moment when the chain changes. */
 export async function mergeInto(machine: Machine, disk: StandinDisk, layer: Layer): Promise<void> {
   const child = disk.chain[disk.chain.indexOf(layer) + 1];
   await mergeAbove(disk, layer);

@@ -81,7 +81,8 @@ export class Shadows {
         this.commands.push(command);
         if (command === 'exit') break;
         const answer = await this.#run(command, session);
-        if (!socket.destroyed) socket.write(`DISKSHADOW> ${answer}\n`);
+        // The zero byte ends the answer, and is not printed.
+        if (!socket.destroyed) socket.write(`DISKSHADOW> ${answer}\n\0`);
       }
       socket.end();
     } finally {
@@ -209,8 +210,10 @@ export class Shadows {
   }
 
   async #drop(copies: readonly ShadowCopy[]): Promise<void> {
+    // One may be removed by its id while its session ends.
+    const left = copies.filter((copy) => this.#copies.includes(copy));
     this.#copies = this.#copies.filter((copy) => !copies.includes(copy));
-    for (const { folder } of copies) await rm(folder, { recursive: true, force: true });
+    for (const { folder } of left) await rm(folder, { recursive: true, force: true });
   }
 }
 

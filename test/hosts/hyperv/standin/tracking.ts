@@ -34,7 +34,7 @@ export function makePoint(machine: Machine): ReferencePoint {
 }
 
 export function endPoint(machine: Machine, point: ReferencePoint): void {
-  machine.points.splice(machine.points.indexOf(point), 1);
+  machine.points = machine.points.filter((other) => other !== point);
   for (const [disk, tracking] of point.trackings) disk.trackings.delete(tracking);
 }
 
