@@ -106,8 +106,9 @@ it('a limit is kept to', async () => {
       'bench',
       'read',
       image,
+      // Of three rounds one may stand still.
       '--rounds',
-      '1',
+      '3',
       '--seconds',
       '0.5',
       '--warm-up',
@@ -127,12 +128,12 @@ it('a limit is kept to', async () => {
 });
 
 it('a limit holds for whole jobs too, and is named as the bottleneck', async () => {
-  const limited = reportOf(
-    await firn(['bench', 'backup', image, ...QUICK, '--rounds', '1', '--limit', '40M', '--json']),
-  );
+  // So slow that the limit, and nothing else that a busy computer does, is what takes the time.
+  const slow = ['--rounds', '1', '--limit', '6M', '--workers', '2'];
+  const limited = reportOf(await firn(['bench', 'backup', image, ...QUICK, ...slow, '--json']));
   expect(limited.pipeline?.bottleneck).toBe('limit');
   // A tenth of a second's worth may be made up for, and the last request is not waited for.
-  expect(limited.pipeline?.bytesPerSecond).toBeLessThan(48 * 2 ** 20);
+  expect(limited.pipeline?.bytesPerSecond).toBeLessThan(7 * 2 ** 20);
   expect(limited.pipeline?.stages.limited).toBeGreaterThan(0.3);
   const both = await firn(['bench', 'copy', image, folder, '--limit', '1M', '--peers', '--json']);
   expect(exitError(both).error.code).toBe('ERR_INVALID_ARGUMENT');
@@ -249,14 +250,14 @@ it('host ends with a page, in all its forms, and compare finds no regression aga
 
   expect((await firn(['bench', 'compare', json, json])).status).toBe(0);
   const slower = structuredClone(saved);
-  for (const each of slower.measurements) each.rounds = each.rounds.map((rate) => rate / 10);
+  for (const each of slower.measurements) each.rounds = each.rounds.map((rate) => rate / 1000);
   const worse = join(folder, 'worse.json');
   writeFileSync(worse, JSON.stringify(slower));
   const compared = await firn(['bench', 'compare', json, worse, '--json']);
   expect(compared.status).toBe(1);
   expect(jsonLines(compared)[0]?.regressions).toBeGreaterThan(0);
   expect((await firn(['bench', 'compare', worse, json])).status).toBe(0);
-}, 120_000);
+}, 300_000);
 
 it('nothing is written into a repository, into what is no folder, or without room', async () => {
   const repository = join(folder, 'repository');
@@ -279,8 +280,10 @@ it.skipIf(isWindows).each([
   const target = place(`interrupted-${times}`);
   const child = start(['bench', 'read', target, '--seconds', '30', '--size', '64M', '--json']);
   const finished = finish(child);
-  // It is at work as soon as its folder is there.
-  while (readdirSync(target).length === 0) await sleep(20);
+  // It is at work, and answers for its folder, as soon as it has made its data there.
+  const hasData = () =>
+    readdirSync(target).some((name) => existsSync(join(target, name, 'data.raw')));
+  while (!hasData()) await sleep(20);
   for (let sent = 0; sent < times; sent++) {
     child.kill('SIGINT');
     // Signals that are sent at once arrive as one.

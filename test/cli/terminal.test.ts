@@ -22,13 +22,19 @@ const source = fileURLToPath(new URL('../helpers/terminal.c', import.meta.url));
 const compiled = spawnSync('cc', ['-O1', '-o', terminal, source, '-lutil']);
 const repository = path.join(folder, 'repository');
 
+type Keys = readonly (readonly [question: string, keys: string])[];
+
+function typed(parameters: readonly string[], keys: Keys) {
+  return typedTo([process.execPath, MAIN, ...parameters], keys);
+}
+
 /** Types each of `keys` when the question before it has been shown. Gives all that was shown, and the last line by itself. */
-async function typed(
-  parameters: readonly string[],
-  keys: readonly (readonly [question: string, keys: string])[],
+async function typedTo(
+  command: readonly string[],
+  keys: Keys,
 ): Promise<{ shown: string; end: string }> {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('FIRN_'));
-  const child = spawn(terminal, [process.execPath, MAIN, ...parameters], {
+  const child = spawn(terminal, command, {
     env: { ...Object.fromEntries(inherited), FIRN_STATE: path.join(folder, 'state') },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
@@ -114,15 +120,9 @@ describe.skipIf(compiled.status !== 0)('on a terminal', () => {
   test('what is asked for goes to the terminal and not into the output', async () => {
     const output = path.join(folder, 'output');
     const line = 'exec "$0" "$1" list --json -r "$2" > "$3"';
-    const child = spawn(terminal, ['sh', '-c', line, process.execPath, MAIN, repository, output], {
-      env: { ...process.env, FIRN_STATE: path.join(folder, 'state') },
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    child.stdout.setEncoding('utf8').once('data', (text: string) => {
-      expect(text).toContain('Passphrase: ');
-      child.stdin.write(`${PASSPHRASE}\r`);
-    });
-    await once(child, 'close');
+    const command = ['sh', '-c', line, process.execPath, MAIN, repository, output];
+    const { shown } = await typedTo(command, [['Passphrase: ', `${PASSPHRASE}\r`]]);
+    expect(shown).not.toContain('points');
     expect(JSON.parse(await readFile(output, 'utf8'))).toBeDefined();
   });
 });

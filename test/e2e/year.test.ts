@@ -110,7 +110,7 @@ beforeAll(async () => {
   } finally {
     await file.close();
   }
-}, 300_000);
+}, 900_000);
 
 afterAll(() => {
   vi.useRealTimers();

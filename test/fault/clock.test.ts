@@ -68,5 +68,5 @@ describe('a clock that jumps by a year at each look', () => {
     await run('verify', '--all');
     expect(JSON.stringify(listed).match(/"created"/g)).toHaveLength(4);
     await run('restore', 'latest', '--to', path.join(folder, 'again.raw'));
-  });
+  }, 300_000);
 });

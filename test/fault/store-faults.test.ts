@@ -151,7 +151,7 @@ describe.each(FAULTS)(
         await expectWhole(root, ids);
       });
       expect(failures).toBeGreaterThan(8);
-    }, 120_000);
+    }, 300_000);
 
     test('leaves a forget done or not done, and it can be done again', async () => {
       const failures = await failEverywhere(
@@ -165,7 +165,7 @@ describe.each(FAULTS)(
         },
       );
       expect(failures).toBeGreaterThan(2);
-    }, 120_000);
+    }, 300_000);
 
     test('leaves every point whole under a prune, and the next one goes on', async () => {
       const failures = await failEverywhere(
@@ -182,7 +182,7 @@ describe.each(FAULTS)(
         },
       );
       expect(failures).toBeGreaterThan(8);
-    }, 120_000);
+    }, 300_000);
 
     test('is told by a verification, which never calls a point whole that it could not read', async () => {
       const failures = await failEverywhere(
@@ -196,6 +196,6 @@ describe.each(FAULTS)(
         },
       );
       expect(failures).toBeGreaterThan(4);
-    }, 120_000);
+    }, 300_000);
   },
 );

@@ -144,5 +144,5 @@ describe.skipIf(readers.length < 2)('mutated images', () => {
     );
     expect(unexplained).toEqual([]);
     expect(tally.compared).toBeGreaterThan(COUNT / 4);
-  }, 600_000);
+  }, 1_800_000);
 });

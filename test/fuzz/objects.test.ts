@@ -28,6 +28,8 @@ import { decodeLeaf, decodeNode, decodeRoot } from '../../src/rescue/map.js';
 import { seededRandom } from '../helpers/crash-states.js';
 import { pointFor } from '../helpers/writer.js';
 
+/** Also where all the time is others'. */
+const RUNS_MIN = 1000;
 const SECONDS = Number(process.env.FIRN_FUZZ_SECONDS ?? 1.5);
 const SEED = Number(process.env.FIRN_FUZZ_SEED ?? Date.now() % 2 ** 31);
 const ID = 'a'.repeat(32);
@@ -177,14 +179,15 @@ function changeBytes(bytes: Buffer, random: Random): Buffer {
   return changed;
 }
 
-/** Parses until the time is over; what is thrown must be an error of the taxonomy. Returns how often it did, and how often in vain. */
+/** Parses until the time is over, and often enough; what is thrown must be an error of the taxonomy. Returns how often it did, and how often in vain. */
 function fuzz(next: (random: Random) => Buffer, parse: (bytes: Buffer) => unknown) {
   const random = seededRandom(SEED);
   const end = performance.now() + SECONDS * 1000;
   const count = { runs: 0, refused: 0 };
-  while (performance.now() < end) {
+  while (performance.now() < end || count.runs < RUNS_MIN) {
     const bytes = next(random);
-    const begun = performance.now();
+    // Of the processor's time: others may be busy on it as well.
+    const begun = process.cpuUsage();
     count.runs++;
     try {
       parse(bytes);
@@ -196,9 +199,9 @@ function fuzz(next: (random: Random) => Buffer, parse: (bytes: Buffer) => unknow
         });
       }
     }
-    expect(performance.now() - begun).toBeLessThan(5000);
+    const { user, system } = process.cpuUsage(begun);
+    expect(user + system).toBeLessThan(5_000_000);
   }
-  expect(count.runs).toBeGreaterThan(50);
   executions += count.runs;
   return count;
 }

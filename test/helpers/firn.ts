@@ -42,15 +42,19 @@ export interface StartOptions {
   cwd?: string;
 }
 
-/** Starts firn; the caller waits for it with finish(). FIRN_ settings of whoever runs the tests do not reach it. */
+/**
+ * Starts firn; the caller waits for it with finish(). FIRN_ settings of whoever runs the tests do not reach it. Lines of progress come when
+ * work takes long, so there are none on standard error unless a test asks for them.
+ */
 export function start(parameters: readonly string[], options: StartOptions = {}): ChildProcess {
   assertFresh();
   const inherited = Object.entries(process.env).filter(
     ([name]) => !name.startsWith('FIRN_') || name === 'FIRN_ADDON',
   );
+  const progress = parameters.includes('--json') ? {} : { FIRN_PROGRESS: 'never' };
   return spawn(process.execPath, [MAIN, ...parameters], {
     cwd: options.cwd,
-    env: { ...Object.fromEntries(inherited), NO_COLOR: '1', ...options.env },
+    env: { ...Object.fromEntries(inherited), NO_COLOR: '1', ...progress, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }

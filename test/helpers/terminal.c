@@ -29,22 +29,24 @@ int main(int count, char **arguments) {
     execvp(arguments[1], arguments + 1);
     _exit(127);
   }
-  int typing = 1, status = 0;
+  int typing = 1, ended = 0, status = 0;
   for (;;) {
     struct pollfd files[2] = {{.fd = master, .events = POLLIN}, {.fd = typing ? 0 : -1, .events = POLLIN}};
-    poll(files, 2, 50);
+    poll(files, 2, ended ? 0 : 50);
     char bytes[4096];
     if (files[0].revents & POLLIN) {
       ssize_t length = read(master, bytes, sizeof bytes);
       if (length > 0 && write(1, bytes, (size_t)length) != length) return 4;
       continue;
     }
+    /* What it showed last may have come after the look at the terminal and before the one at the program. */
+    if (ended) break;
     if (files[1].revents & (POLLIN | POLLHUP)) {
       ssize_t length = read(0, bytes, sizeof bytes);
       if (length <= 0) typing = 0;
       else if (write(master, bytes, (size_t)length) != length) return 5;
     }
-    if (waitpid(child, &status, WNOHANG) == child) break;
+    ended = waitpid(child, &status, WNOHANG) == child;
   }
   struct termios left;
   if (tcgetattr(slave, &left) != 0) return 6;

@@ -57,7 +57,7 @@ describe('the engine and the TypeScript implementation of the format', () => {
       ),
       { numRuns: 20 },
     );
-  });
+  }, 300_000);
 
   test('read what the other has written: rescue gives back what the engine stored', async () => {
     await fc.assert(

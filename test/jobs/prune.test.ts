@@ -308,7 +308,7 @@ describe('prune does not make damage worse', () => {
       failed++;
     }
     expect(failed).toBeGreaterThan(15);
-  });
+  }, 300_000);
 });
 
 describe('prune that is cancelled', () => {
@@ -347,7 +347,7 @@ describe('prune that is cancelled', () => {
       if (step < abortAt) break;
     }
     expect(aborted).toBeGreaterThan(5);
-  });
+  }, 300_000);
 });
 
 describe('prune after any history', () => {
@@ -384,5 +384,5 @@ describe('prune after any history', () => {
       ),
       { numRuns: 12 },
     );
-  });
+  }, 300_000);
 });

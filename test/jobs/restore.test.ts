@@ -148,7 +148,7 @@ describe('restore', () => {
 
   test('stops when told to, and leaves no image that looks whole', async () => {
     const repository = await newRepository();
-    await backup(repository, { disks: [await rawDisk(randomContent(150 * MIB), 'a.raw')] });
+    await backup(repository, { disks: [await rawDisk(randomContent(32 * MIB), 'a.raw')] });
     const to = await temporaryFolder();
     const controller = new AbortController();
     const stopped = () =>
@@ -156,6 +156,8 @@ describe('restore', () => {
         point: 'latest',
         to,
         signal: controller.signal,
+        // Half a minute, if it is not stopped.
+        tuning: { bytesPerSecond: MIB },
         progressIntervalMs: 1,
         onProgress: () => controller.abort(),
       });

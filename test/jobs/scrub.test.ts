@@ -235,21 +235,22 @@ describe('scrub', () => {
 
   test('what was read before it is stopped stays read', async () => {
     const repository = await newRepository();
-    for (const vm of ['a', 'b', 'c']) await backUp(repository, randomContent(2 * MIB), vm);
+    for (const vm of 'abcdefgh') await backUp(repository, randomContent(MIB / 2), vm);
     const controller = new AbortController();
     const run = scrub(repository, {
       signal: controller.signal,
-      tuning: { workers: 1, bytesPerSecond: 4 * MIB },
+      // Each pack of chunks costs the ones after it four seconds.
+      tuning: { workers: 1, bytesPerSecond: MIB / 8 },
       progressIntervalMs: 10,
-      onProgress: ({ doneBytes, readBytes }) => {
-        if (readBytes > 0 && doneBytes >= 2 * MIB && doneBytes < 7 * MIB) controller.abort();
+      onProgress: ({ doneBytes }) => {
+        if (doneBytes >= MIB / 2) controller.abort();
       },
     });
     expect(await codeOf(() => run)).toBe('ERR_ABORTED');
     const times = await readCheckTimes(repository);
     const read = (await repository.packs()).filter((pack) => times.get(pack) !== undefined);
     expect(read.length).toBeGreaterThan(0);
-    expect(read.length).toBeLessThan(6);
+    expect(read.length).toBeLessThan(16);
   });
 
   test('keeps to its rate', async () => {
@@ -268,10 +269,13 @@ describe('scrub', () => {
     const file = path.join(repository.path, 'index', run as string);
     const bytes = await readFile(file);
     const entries = Number(bytes.readBigUInt64LE(40));
-    // Two entries of chunks, which have class 1, change places.
+    // Two entries of chunks, which have class 1, change places: of those at the pack's beginning, where each fits into the other's.
     const count = Number(bytes.readBigUInt64LE(16));
     const rows = Array.from({ length: count }, (_, row) => entries + row * 48);
-    const offsets = rows.filter((row) => bytes.readUInt8(row + 47) === 1).map((row) => row + 36);
+    const offsets = rows
+      .filter((row) => bytes.readUInt8(row + 47) === 1)
+      .map((row) => row + 36)
+      .sort((first, second) => bytes.readUInt32LE(first) - bytes.readUInt32LE(second));
     const [a, b] = offsets.map((at) => bytes.readUInt32LE(at)) as [number, number];
     bytes.writeUInt32LE(b, offsets[0] as number);
     bytes.writeUInt32LE(a, offsets[1] as number);

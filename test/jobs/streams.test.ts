@@ -25,6 +25,7 @@ import { Repository } from '../../src/repository/repository.js';
 import { filesOf, newRepository, rawDisk } from '../helpers/disks.js';
 import { codeOf } from '../helpers/errors.js';
 import { temporaryFolder } from '../helpers/folder.js';
+import { wrapStore } from '../helpers/memory-store.js';
 import { randomContent } from '../helpers/writer.js';
 
 const MIB = 2 ** 20;
@@ -206,7 +207,7 @@ describe('a stream', () => {
     await failuresOf(bytes.subarray(0, -1), bytes.length - 1);
     expect(await target.points()).toHaveLength(1);
     await expectWhole(target);
-  });
+  }, 300_000);
 
   test('that breaks leaves what has arrived, and only the rest is stored when it comes again', async () => {
     const source = await newRepository();
@@ -313,7 +314,7 @@ describe('a stream', () => {
     const before = new Set(await source.packs());
     // So slow that the collection comes while it is under way.
     const copying = copyPoints(source, target, { points: [point.id], bytesPerSecond: 6 * MIB });
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    for await (const { doneBytes } of copying) if (doneBytes > 0) break;
     await prune(source, { maxWaste: 0 });
     expect((await source.packs()).some((pack) => !before.has(pack))).toBe(true);
     await copying;
@@ -376,21 +377,21 @@ describe('copyPoints', () => {
     await backUp(source, randomContent(10 * MIB));
     const target = await siblingOf(source);
     let collections = 0;
-    let isDone = false;
-    const pruning = (async () => {
-      // Fewer than the attempts that a receiver has: each may cost it one.
-      while (!isDone && collections < 4) {
-        await prune(target, { maxWaste: 0 });
-        collections++;
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    })();
-    const copying = copyPoints(source, target, { all: true, bytesPerSecond: 12 * MIB });
-    await copying.finally(() => {
-      isDone = true;
-    });
-    await pruning;
-    expect(collections).toBeGreaterThan(1);
+    // When all has arrived, and nothing says yet that it is needed.
+    const watched = await Repository.open(
+      target.path,
+      wrapStore(target.store, async (method, name, call) => {
+        // Fewer than the attempts that a copy has: each costs it one.
+        if (method === 'putNew' && name.startsWith('pending/') && collections < 2) {
+          collections++;
+          await prune(target, { maxWaste: 0 });
+          expect(await target.packs()).toEqual([]);
+        }
+        return call();
+      }),
+    );
+    const { attempts } = await copyPoints(source, watched, { all: true });
+    expect([collections, attempts]).toEqual([2, 3]);
     await prune(target, { maxWaste: 0 });
     await expectWhole(target);
     expect(await target.points()).toHaveLength(1);

@@ -28,6 +28,10 @@ const NPM = realpathSync(
     spawnSync('sh', ['-c', 'command -v npm'], { encoding: 'utf8' }).stdout.trim(),
 );
 
+/** How npm says that it did not get something from a registry, for now or at all. */
+const UNREACHABLE =
+  /\b(ENOTCACHED|EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT|E429|E5\d\d)\b/;
+
 interface Finished {
   status: number | null;
   stdout: string;
@@ -42,7 +46,7 @@ function environment(bin: string): NodeJS.ProcessEnv {
 }
 
 function run(command: string, parameters: readonly string[], bin: string, cwd: string): Finished {
-  const options = { cwd, encoding: 'utf8', env: environment(bin), timeout: 120_000 } as const;
+  const options = { cwd, encoding: 'utf8', env: environment(bin), timeout: 280_000 } as const;
   const { status, stdout, stderr } = spawnSync(command, parameters, options);
   return { status, stdout, stderr };
 }
@@ -78,7 +82,7 @@ function life(at: (name: string) => string, image: string): string[][] {
   ];
 }
 
-describe('the packed tarball', { timeout: 300_000 }, () => {
+describe('the packed tarball', { timeout: 600_000 }, () => {
   const folder = suiteFolder();
   const bin = path.join(folder, 'bin');
   // What compresses, what does not, and a hole.
@@ -101,7 +105,7 @@ describe('the packed tarball', { timeout: 300_000 }, () => {
     await writeFile(path.join(place, 'password'), 'as white as Firn\n', { mode: 0o600 });
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund', '--fetch-retries=0'];
     const { status, stderr } = npm(['install', ...quiet, ...options, tarball], place);
-    if (status !== 0 && /ENOTCACHED|EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ETIMEDOUT/.test(stderr)) {
+    if (status !== 0 && UNREACHABLE.test(stderr)) {
       context.skip(
         'the dependencies are neither in the cache of npm nor to be had from a registry',
       );
@@ -135,7 +139,7 @@ describe('the packed tarball', { timeout: 300_000 }, () => {
     const packed = npm(['pack', '--json', '--ignore-scripts', '--pack-destination', folder], stage);
     expect(packed, packed.stderr).toMatchObject({ status: 0 });
     tarball = path.join(folder, (JSON.parse(packed.stdout) as [{ filename: string }])[0].filename);
-  }, 120_000);
+  }, 300_000);
 
   test.runIf(process.platform === 'linux' && process.arch === 'x64')(
     'backs up, verifies and restores in an empty folder without a compiler',

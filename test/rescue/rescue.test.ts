@@ -258,8 +258,9 @@ describe('packs', () => {
           const found = new Set(await read(damaged, scanPack));
           for (const row of all) {
             const offset = Number(row.split(',')[1]);
-            const isHit = at < offset + 64 && at + length > offset;
-            expect(found.has(row)).toBe(!isHit);
+            // What is written over a header may be what stood there.
+            const headerOf = (pack: Buffer) => pack.subarray(offset, offset + 64);
+            expect(found.has(row)).toBe(headerOf(damaged).equals(headerOf(bytes)));
           }
         },
       ),

@@ -144,7 +144,7 @@ describe('what somebody changes in a sealed repository', () => {
       }
     }
     expect(new Set(tampered)).toEqual(new Set(['ERR_TAMPERED']));
-  });
+  }, 300_000);
 
   test('every flipped bit of a key is a wrong or a tampered key, and of the config refused', async () => {
     const repository = await newSealed();

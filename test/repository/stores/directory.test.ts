@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { DirectoryStore } from '../../../src/repository/stores/directory.js';
 import { codeOf } from '../../helpers/errors.js';
-import { firn, MAIN } from '../../helpers/firn.js';
+import { firn, MAIN, said } from '../../helpers/firn.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 
 async function makeStore(): Promise<DirectoryStore> {
@@ -120,10 +120,12 @@ describe('directory store', () => {
       for (let number = 0; ; number++) {
         await store.putNew('points/' + process.pid + '-' + number, Buffer.alloc(300000, number));
         await store.replace('generation', Buffer.alloc(300000, number));
+        if (number === 0) process.stdout.write('written');
       }`;
     for (let round = 0; round < 8; round++) {
       const child = spawn(process.execPath, ['--input-type=module', '-e', script, store.root]);
-      await once(child.stdout, 'data');
+      // One of them has written something, however slow the disk is.
+      await said(child, round === 0 ? 'written' : 'ready');
       await new Promise((resolve) => setTimeout(resolve, 3 + round * 17));
       child.kill('SIGKILL');
       await once(child, 'exit');
