@@ -64,11 +64,11 @@ export function mergeStepDeadline(mergeDeadlineMs: number): number {
 
 async function askForEnd(
   vm: VmRef,
-  { connection, operation, mark }: ReleaseContext,
+  { connection, tuning, operation, mark }: ReleaseContext,
   how: { destroy: boolean; explain: boolean },
   signal: AbortSignal,
 ): Promise<EndReply> {
-  const request = { mark, ...how };
+  const request = { mark, answerMs: tuning.answerMs, ...how };
   const answer = await connection.callFor(vm, operation, request, endSchema, { signal });
   if (answer.moved && answer.result.state === 'done') {
     await connection.call('drop-claim', { vm: vm.id, mark }, z.unknown(), { signal });

@@ -7,6 +7,8 @@ export interface HypervTuning {
   jobPollMs: number;
   /** How often Firn asks whether a merge is done. */
   mergePollMs: number;
+  /** What a host may take to show that it began what nobody saw it answer. */
+  answerMs: number;
   /** How long after a refused end of a checkpoint it is asked for again. */
   endRetryMs: number;
   /** What a checkpoint may take besides the guest's freeze: its job waits for others, and for storage. */
@@ -19,6 +21,7 @@ export interface HypervTuning {
 export const HYPERV_TUNING: HypervTuning = {
   jobPollMs: 250,
   mergePollMs: 2000,
+  answerMs: 5000,
   endRetryMs: 30_000,
   checkpointMarginMs: 120_000,
   setMarginMs: 480_000,

@@ -50,6 +50,7 @@ describeWithPowerShell('recovery checkpoints', () => {
       mergeFails: undefined,
       renameFails: false,
       slowJobMs: undefined,
+      mergeLateMs: undefined,
       jobHeld: undefined,
       answerHeld: undefined,
       settingsListed: undefined,
@@ -298,7 +299,8 @@ describeWithPowerShell('recovery checkpoints', () => {
         faults.settingsListed = undefined;
         await lane.hypervisor.userCheckpoint('app', 'Recovery');
       };
-      expect(await release('app', mark)).toBeUndefined();
+      const patient = lane.host({ answerMs: 60_000 });
+      expect(await release('app', mark, 60_000, patient)).toBeUndefined();
       expect(lane.hypervisor.destroyed).toEqual(['OtherBackup 17']);
       expect(lane.hypervisor.machine('app').checkpoints).toHaveLength(0);
       expect(await claims()).toEqual([]);
@@ -330,6 +332,57 @@ describeWithPowerShell('recovery checkpoints', () => {
       expect(error?.message).toContain('Die Datei wurde nicht gefunden');
       expect(await release('app', mark)).toBeUndefined();
       expect(await claims()).toEqual([]);
+    });
+
+    test('are merged when the release ends, though who made them died before it noted the layers', async () => {
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      await claim(mark, new Date());
+      lane.hypervisor.faults.mergeLateMs = 500;
+      expect(await release('app', mark)).toBeUndefined();
+      expect(lane.hypervisor.depth('app')).toBe(1);
+    });
+
+    test('are merged when the release ends, though another hand ended them between two looks', async () => {
+      const { faults } = lane.hypervisor;
+      const mark = newMark();
+      captureOf(await capture('app', { mark }));
+      await claim(mark, new Date());
+      const machine = lane.hypervisor.machine('app');
+      const [checkpoint] = machine.checkpoints;
+      if (checkpoint === undefined) throw new Error('it has a checkpoint');
+      let looks = 0;
+      let isReleased = false;
+      const merging = async () => {
+        while (looks < 20 && !isReleased) await sleep(5);
+      };
+      let isReleasedBeforeTheMerge: boolean | undefined;
+      faults.cmdletCalled.set('Get-CimInstance', async ({ ClassName }) => {
+        looks += 1;
+        if (ClassName !== 'Msvm_VirtualSystemSettingData' || machine.checkpoints.length === 0)
+          return;
+        void endCheckpoint(machine, checkpoint, merging).then(() => {
+          isReleasedBeforeTheMerge = isReleased;
+        });
+        while (machine.status !== STATUS.merging) await sleep(1);
+      });
+      expect(await release('app', mark)).toBeUndefined();
+      isReleased = true;
+      await expect.poll(() => isReleasedBeforeTheMerge).toBe(false);
+    });
+
+    test("are nobody else's in the list of leftovers, whenever they appear", async () => {
+      const { faults } = lane.hypervisor;
+      await claim(newMark(), new Date());
+      let lists = 0;
+      faults.cmdletCalled.set('Get-CimInstance', async ({ ClassName }) => {
+        if (ClassName !== 'Msvm_VirtualSystemSettingData') return;
+        lists += 1;
+        if (lists === 2) await lane.hypervisor.userCheckpoint('app', 'Recovery');
+      });
+      const left = await host.leftovers();
+      expect(left).toHaveLength(1);
+      expect(left[0]?.mark).toBeDefined();
     });
 
     async function claim(

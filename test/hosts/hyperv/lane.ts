@@ -36,6 +36,7 @@ export function describeWithPowerShell(name: string, suite: () => void): void {
 export const QUICK: HypervTuning = {
   jobPollMs: 5,
   mergePollMs: 15,
+  answerMs: 500,
   endRetryMs: 60,
   checkpointMarginMs: 60_000,
   setMarginMs: 60_000,

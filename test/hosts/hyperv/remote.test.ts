@@ -1,9 +1,10 @@
 /** Another machine: a real PowerShell session, whose wire is a pipe instead of a network. */
 
 import { readFile, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { CaptureOutcome } from '../../../src/hosts/host.js';
 import { HypervHost } from '../../../src/hosts/hyperv/hyperv-host.js';
 import { captureOf, newMark } from '../../conformance/host-bench.js';
@@ -140,5 +141,56 @@ describeWithPowerShell('a remote host', () => {
     expect(await host.leftovers()).toEqual([]);
     lane.hypervisor.owners.clear();
     expect(await host.leftovers()).toEqual([]);
+  });
+
+  describe('whose machine is not there', () => {
+    const away = async () => {
+      const host = open();
+      const mark = newMark();
+      const { vm } = captureOf(await capture(host, mark));
+      const release = async () => {
+        const [outcome] = await host.release([vm], mark, 60_000, PLAIN_STEPS);
+        return outcome?.error?.code;
+      };
+      return { vm, release, host };
+    };
+    const checkpoints = () => lane.hypervisor.machine(HOSTILE).checkpoints.length;
+
+    test('does not take it for gone while the cluster does not answer', async () => {
+      const { vm, release, host } = await away();
+      const { cmdletFails } = lane.hypervisor.faults;
+      lane.hypervisor.owners.set(vm.id, 'node2');
+      cmdletFails.set('Get-ClusterGroup', 'Der Clusterdienst wird nicht ausgeführt.');
+      expect(await release()).toBe('ERR_VM_BUSY');
+      cmdletFails.clear();
+      lane.hypervisor.owners.clear();
+      expect(checkpoints()).toBe(1);
+      expect(await host.leftovers()).toHaveLength(1);
+      expect(await release()).toBeUndefined();
+      expect(checkpoints()).toBe(0);
+    });
+
+    test('does not take it for gone while the cluster moves it there', async () => {
+      const { vm, release } = await away();
+      lane.hypervisor.owners.set(vm.id, hostname().replace(/\..*/, ''));
+      expect(await release()).toBe('ERR_VM_BUSY');
+      lane.hypervisor.owners.clear();
+      expect(checkpoints()).toBe(1);
+      expect(await release()).toBeUndefined();
+      expect(checkpoints()).toBe(0);
+    });
+
+    test('takes it for gone where there are the cmdlets of a cluster and none is', async () => {
+      const { vm, release } = await away();
+      lane.hypervisor.owners.set(vm.id, 'node2');
+      lane.hypervisor.clusterService = 'Disabled';
+      lane.hypervisor.faults.cmdletFails.set('Get-ClusterGroup', 'Es gibt keinen Cluster.');
+      expect(await release()).toBeUndefined();
+      lane.hypervisor.faults.cmdletFails.clear();
+      lane.hypervisor.clusterService = 'Auto';
+      lane.hypervisor.owners.clear();
+      const [checkpoint] = lane.hypervisor.machine(HOSTILE).checkpoints;
+      if (checkpoint !== undefined) await lane.hypervisor.endCheckpoint(HOSTILE, checkpoint);
+    });
   });
 });

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { CaptureOutcome, ConsistencyPolicy, Vm } from '../../../src/hosts/host.js';
@@ -11,7 +11,8 @@ import type { HypervHost } from '../../../src/hosts/hyperv/hyperv-host.js';
 import { captureOf, newMark } from '../../conformance/host-bench.js';
 import { diskContent } from '../../helpers/disks.js';
 import { BUILD, describeWithPowerShell, Lane, PLAIN_STEPS, POWERSHELL } from './lane.js';
-import { contentOf, topOf } from './standin/layers.js';
+import { addLayer, contentOf, topOf } from './standin/layers.js';
+import { mergeInto } from './standin/machines.js';
 
 const LEAST: ConsistencyPolicy = { wanted: 'application', required: 'crash' };
 const MOST: ConsistencyPolicy = { wanted: 'application', required: 'application' };
@@ -246,6 +247,61 @@ describeWithPowerShell('VSS sets', () => {
       expect(lane.hypervisor.shadows.instances()).toEqual([]);
       expect(lane.hypervisor.depth('one')).toBe(1);
     });
+
+    test('with their merges, though who made them died before it noted the layers', async () => {
+      const { disk, base } = await halfMadeSet();
+      const machine = lane.hypervisor.machine('one');
+      const { faults } = lane.hypervisor;
+      let looks = 0;
+      faults.cmdletCalled.set('Get-VM', async () => {
+        looks += 1;
+        if (looks === 4) await mergeInto(machine, disk, base);
+      });
+      const patient = lane.host({ answerMs: 60_000 });
+      const [outcome] = await patient.release(
+        await find('one'),
+        marks[0] ?? '',
+        60_000,
+        PLAIN_STEPS,
+      );
+      faults.cmdletCalled.clear();
+      expect(outcome?.error).toBeUndefined();
+      expect(lane.hypervisor.depth('one')).toBe(1);
+    });
+
+    test('without waiting for ever for a new layer that is not theirs', async () => {
+      const { disk, base } = await halfMadeSet();
+      const [outcome] = await host.release(await find('one'), marks[0] ?? '', 60_000, PLAIN_STEPS);
+      expect(outcome?.error).toBeUndefined();
+      expect(lane.hypervisor.depth('one')).toBe(2);
+      await mergeInto(lane.hypervisor.machine('one'), disk, base);
+    });
+
+    /** The claim of a set whose maker died, and a layer that may or may not be of the set. */
+    async function halfMadeSet() {
+      const made = mark();
+      const machine = lane.hypervisor.machine('one');
+      const [disk] = machine.disks;
+      if (disk === undefined) throw new Error('it has a disk');
+      const base = topOf(disk);
+      const folder = path.join(lane.hypervisor.folder, 'ProgramData', 'Firn', 'captures', made);
+      await mkdir(folder, { recursive: true });
+      const started = new Date();
+      const document = {
+        mark: made,
+        vm: machine.id,
+        begun: started,
+        set: '1',
+        layers: [base.path],
+        active: [],
+        shadows: [],
+        // No process has this number.
+        holder: { process: 2 ** 31 - 1, started },
+      };
+      await writeFile(path.join(folder, `${machine.id}.json`), JSON.stringify(document));
+      await addLayer(disk, new Map([[500, 0x55]]));
+      return { disk, base };
+    }
 
     test('when Firn dies: its PowerShell reads the end of its input', async () => {
       const [vm] = await find('one');

@@ -73,7 +73,9 @@ function Invoke-FirnTarget($target, [string] $text) {
     try {
         return Invoke-Command -Session $session -ScriptBlock $block -ArgumentList $text
     } catch {
-        if ("$($session.State)" -ne 'Opened') { throw (New-FirnError 'unreachable' "$($_.Exception.Message)") }
+        # The session's state changes a little later than its calls fail.
+        $isBroken = $_.Exception -is [System.Management.Automation.Remoting.PSRemotingTransportException]
+        if ($isBroken -or "$($session.State)" -ne 'Opened') { throw (New-FirnError 'unreachable' "$($_.Exception.Message)") }
         throw
     }
 }

@@ -2,9 +2,6 @@
 #
 # After a backup the checkpoint is destroyed, unless it is kept as a reference point (tracking.ps1): then it was converted before.
 
-# How long after it was asked for a checkpoint is waited for that nothing is seen of.
-$FirnAnswerSeconds = 5
-
 function Get-FirnService([string] $class) {
     return @(Get-CimInstance -Namespace $FirnVirtualization -ClassName $class)[0]
 }
@@ -126,15 +123,35 @@ function Get-FirnEndedError($instanceId) {
 
 # Asks for the end of one checkpoint; its layers are merged by the host afterwards. Never DestroySnapshotTree: that takes the user's too.
 function Stop-FirnCheckpoint($vm, $settings, $claim) {
+    if ($claim -and @($claim.active).Count -eq 0) {
+        # Who made it died before it could note what is to be merged; the checkpoint goes before its layers do.
+        $claim.active = Find-FirnLayersAbove $vm $settings
+        Save-FirnClaim $claim
+    }
     $answer = Invoke-CimMethod -InputObject (Get-FirnService 'Msvm_VirtualSystemSnapshotService') -MethodName 'DestroySnapshot' `
         -Arguments @{ AffectedSnapshot = $settings }
     $code = [uint32] $answer.ReturnValue
     if ($claim -and $answer.Job) {
+        $claim.answered = $true
         $claim.endJob = "$($answer.Job.InstanceID)"
         Save-FirnClaim $claim
     }
     if ($code -eq 0 -or $code -eq $FirnJobStarted) { return '' }
     return "Ending the checkpoint '$($settings.ElementName)' was refused with the code $code"
+}
+
+# The layers right above those that a checkpoint froze: they go when it ends. None if that cannot be told, as when it ends just now.
+function Find-FirnLayersAbove($vm, $settings) {
+    try {
+        $frozen = @(foreach ($disk in (Get-FirnFrozen $vm $settings)) { $disk.layers[0] })
+        return , @(foreach ($drive in (Get-FirnDrives $vm)) {
+                foreach ($layer in (Get-FirnChain "$($drive.Path)")) {
+                    if ($frozen -contains "$($layer.ParentPath)") { "$($layer.Path)" }
+                }
+            })
+    } catch {
+        return , @()
+    }
 }
 
 # What the event log says of merges of this machine that failed, newest first.
@@ -193,6 +210,8 @@ function Remove-FirnCheckpoint($p) {
     # Looked at first: a checkpoint that is made between the two looks is seen by the one or by the other.
     $busy = Get-FirnBusy $vm
     $own = Find-FirnOwnSettings $vm $p.mark $claim
+    # And again: one that somebody ended between them is being merged now.
+    if ($own.Count -eq 0 -and -not $busy) { $busy = Get-FirnBusy $vm }
     if ($own.Count -gt 0) {
         $failure = $(if ($claim) { Get-FirnEndedError $claim.endJob } else { '' })
         # Never a second deletion beside a first one.
@@ -205,8 +224,8 @@ function Remove-FirnCheckpoint($p) {
         $reason = $(if ($busy) { $busy } else { 'the checkpoint still stands' })
         return @{ state = 'pending'; reason = $reason; error = $failure; events = $events }
     }
-    if (-not $busy -and $claim) { $busy = Get-FirnUnmerged $vm $claim }
-    if (-not $busy -and $claim) { $busy = Get-FirnUnanswered $claim }
+    if (-not $busy -and $claim) { $busy = Get-FirnUnmerged $vm $claim $p.answerMs }
+    if (-not $busy -and $claim) { $busy = Get-FirnUnanswered $claim $p.answerMs }
     if ($busy) {
         return @{ state = 'pending'; reason = $busy; error = $(if ($claim) { Get-FirnEndedError $claim.endJob } else { '' })
             events = $events
@@ -217,26 +236,35 @@ function Remove-FirnCheckpoint($p) {
 }
 
 # Why the layers of a claim are not all merged yet, or nothing. A layer may go away between the look at the drive and the look at its file, which
-# only says that something is merged just now.
-function Get-FirnUnmerged($vm, $claim) {
+# only says that something is merged just now. Who made a VSS set may have died before it could note what is to be merged: then every new layer is
+# waited for, as long as the writer may take to begin, and one that is still there after that is another's.
+function Get-FirnUnmerged($vm, $claim, [int] $answerMs) {
     $active = @($claim.active)
-    if ($active.Count -eq 0) { return $null }
+    $isUnknown = $active.Count -eq 0 -and $claim.ended -and (Test-FirnSince $claim.ended $answerMs)
+    if ($active.Count -eq 0 -and -not $isUnknown) { return $null }
     try {
         $now = Get-FirnLayers $vm
     } catch {
         return "its layers cannot be read: $($_.Exception.Message)"
     }
-    foreach ($path in $active) { if ($now -contains $path) { return "$path is not merged" } }
+    foreach ($path in $now) {
+        if ($active -contains $path) { return "$path is not merged" }
+        if ($isUnknown -and @($claim.layers) -notcontains $path) { return "$path may be merged now" }
+    }
     return $null
 }
 
 # Why a checkpoint may still come of a claim that nothing is seen of, or nothing: PowerShell has died before it saw the host's answer, and a job that was
 # begun shows at the machine only once it runs.
-function Get-FirnUnanswered($claim) {
-    if ($claim.answered -ne $false) { return $null }
-    $age = ([datetime]::UtcNow - (ConvertTo-FirnUtc $claim.begun)).TotalSeconds
-    if ($age -ge 0 -and $age -lt $FirnAnswerSeconds) { return 'a checkpoint may have been asked for just now' }
-    return $null
+function Get-FirnUnanswered($claim, [int] $answerMs) {
+    if ($claim.answered -ne $false -or -not (Test-FirnSince $claim.begun $answerMs)) { return $null }
+    return 'a checkpoint may have been asked for just now'
+}
+
+# True if the time, by this host's clock, is no longer ago.
+function Test-FirnSince([string] $time, [int] $milliseconds) {
+    $age = ([datetime]::UtcNow - (ConvertTo-FirnUtc $time)).TotalMilliseconds
+    return $age -ge 0 -and $age -lt $milliseconds
 }
 
 # Forgets a claim whose machine has moved and was released where it is now.

@@ -20,17 +20,30 @@ function Test-FirnCommand([string] $name) {
     return $null -ne (Get-Command -Name $name -ErrorAction SilentlyContinue)
 }
 
-# The node that a machine has moved to, if this host is in a cluster and the cluster knows the machine.
+# The node that has a machine, if this host is in a cluster and the cluster knows the machine. Throws while the cluster does not answer:
+# that is no reason to take a machine for gone, and what was made of it for gone with it.
 function Get-FirnOwner([guid] $id) {
     if (-not (Test-FirnCommand 'Get-ClusterGroup')) { return $null }
     try {
         $group = Get-ClusterGroup -VMId $id -ErrorAction Stop
-        if ($group) { return "$($group.OwnerNode)" }
     } catch {
-        # The node is in no cluster, or the machine is not clustered.
+        # How it says that a machine is not clustered differs between versions. If it answers at all, that is what it means.
+        Assert-FirnCluster
         return $null
     }
+    if ($group) { return "$($group.OwnerNode)" }
     return $null
+}
+
+# Throws if this host is in a cluster that does not answer now. The cluster's service is disabled on hosts that are in none.
+function Assert-FirnCluster {
+    try {
+        [void] @(Get-ClusterGroup -ErrorAction Stop)
+    } catch {
+        $service = @(Get-CimInstance -ClassName 'Win32_Service' -Filter "Name = 'ClusSvc'")[0]
+        if (-not $service -or "$($service.StartMode)" -eq 'Disabled') { return }
+        throw (New-FirnError 'vm-busy' "Where the machine is cannot be told while the cluster does not answer: $($_.Exception.Message)")
+    }
 }
 
 # The machine, or the error that says where it went. The id is compared, never put into a query.
@@ -38,10 +51,12 @@ function Get-FirnVm([string] $id) {
     $wanted = [guid] $id
     foreach ($vm in @(Get-VM)) { if ("$($vm.Id)" -eq "$wanted") { return $vm } }
     $owner = Get-FirnOwner $wanted
-    if ($owner -and $owner -ne [System.Environment]::MachineName) {
-        throw (New-FirnError 'vm-moved' "The machine is on the node $owner now" @{ owner = $owner })
+    if (-not $owner) { throw (New-FirnError 'vm-not-found' "The host has no machine with the id $wanted") }
+    if ($owner -eq [System.Environment]::MachineName) {
+        # The cluster gives a machine to its new node before that lists it.
+        throw (New-FirnError 'vm-busy' "The machine is on its way to the node $owner")
     }
-    throw (New-FirnError 'vm-not-found' "The host has no machine with the id $wanted")
+    throw (New-FirnError 'vm-moved' "The machine is on the node $owner now" @{ owner = $owner })
 }
 
 # The machine as WMI has it.

@@ -73,14 +73,14 @@ function Get-FirnClaimLeftover($entry, $vms) {
 }
 
 # The runs that recovery checkpoints of a machine belong to, by instance: by the marks in their names, or by a claim that fits an unmarked one.
-function Get-FirnOwners($vm, $claims) {
+function Get-FirnOwners($vm, $all, $claims) {
     $owners = @{}
     foreach ($entry in $claims) {
         if ($entry.vm -ne "$($vm.Id)") { continue }
         $claim = Get-FirnClaim $entry.mark $entry.vm
         if (-not $claim -or $claim.set) { continue }
         try {
-            foreach ($settings in (Find-FirnOwnSettings $vm $entry.mark $claim)) { $owners["$($settings.InstanceID)"] = $entry.mark }
+            foreach ($settings in (Select-FirnOwnSettings $all $entry.mark $claim)) { $owners["$($settings.InstanceID)"] = $entry.mark }
         } catch {
             # It cannot be told: then they are listed as they are, beside the claim.
             continue
@@ -97,8 +97,9 @@ function Get-FirnLeftovers {
     $claims = Get-FirnClaims
     foreach ($vm in @(Get-VM)) {
         $vms["$($vm.Id)"] = $vm
-        $owners = Get-FirnOwners $vm $claims
-        foreach ($settings in (Get-FirnRecoverySettings $vm)) {
+        $all = Get-FirnRecoverySettings $vm
+        $owners = Get-FirnOwners $vm $all $claims
+        foreach ($settings in $all) {
             $mark = Get-FirnMark "$($settings.ElementName)"
             if (-not $mark) { $mark = $owners["$($settings.InstanceID)"] }
             if ($mark) { $named["$mark/$($vm.Id)"] = $true }

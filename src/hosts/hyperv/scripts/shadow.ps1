@@ -186,13 +186,14 @@ function Find-FirnShadows($holder, $before, $volumes) {
         })
 }
 
-# Looks for the shadow copies until all are found: what DiskShadow prints comes a little later than what it does.
+# Looks for the shadow copies until all are found: what DiskShadow prints comes a little later than what it does, and much later where the
+# computer has a lot to do. The guests write again by then.
 function Wait-FirnShadows($holder, $before, $volumes, [int] $pollMs) {
     $found = {
         $holder.shadows = Find-FirnShadows $holder $before $volumes
         $holder.shadows.Count -eq $volumes.Count -or ($holder.text -join "`n") -match $FirnCodePattern
     }
-    [void] (Wait-FirnDiskShadow $holder $found 5000 $pollMs)
+    [void] (Wait-FirnDiskShadow $holder $found 60000 $pollMs)
 }
 
 # `path` inside of a shadow copy, below its device or below a link to that.
@@ -347,13 +348,14 @@ function Remove-FirnSet($p) {
     if ($claim.holder) {
         Stop-FirnSet $claim
         $claim.holder = $null
+        $claim.ended = [datetime]::UtcNow.ToString('o')
         Save-FirnClaim $claim
     }
     $vm = Find-FirnVmToEnd $p
     if (-not $vm) { return @{ state = 'done' } }
     # The writer merges by itself once the session has ended.
     $busy = Get-FirnBusy $vm
-    if (-not $busy) { $busy = Get-FirnUnmerged $vm $claim }
+    if (-not $busy) { $busy = Get-FirnUnmerged $vm $claim $p.answerMs }
     if ($busy) {
         return @{ state = 'pending'; reason = $busy; error = ''; events = $(if ($p.explain) { Get-FirnMergeEvents $vm } else { @() }) }
     }

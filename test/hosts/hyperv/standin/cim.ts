@@ -72,6 +72,8 @@ export class Cim {
         return [this.#operatingSystem()];
       case 'Win32_Volume':
         return this.#volumes();
+      case 'Win32_Service':
+        return [{ Name: 'ClusSvc', StartMode: this.#hypervisor.clusterService }];
       case 'Win32_ShadowCopy':
         return this.#hypervisor.shadows.instances();
       case 'Msvm_ComputerSystem':
@@ -225,10 +227,17 @@ export class Cim {
         job.state = 10;
         return;
       }
-      await endCheckpoint(machine, checkpoint, async () => {
+      const merging = async () => {
         await sleep(this.#hypervisor.jobMs);
         while (faults.mergeStalls === machine.name) await sleep(10);
-      });
+      };
+      const gone = async () => {
+        if (faults.mergeLateMs === undefined) return;
+        machine.status = undefined;
+        job.state = 7;
+        await sleep(faults.mergeLateMs);
+      };
+      await endCheckpoint(machine, checkpoint, merging, gone);
       job.state = 7;
     });
   }

@@ -38,6 +38,8 @@ export interface Faults {
   checkpointFails?: string | undefined;
   jobWarns?: string | undefined;
   mergeStalls?: string | undefined;
+  /** Merges begin so much later than their checkpoints are gone, and nothing tells of them meanwhile. */
+  mergeLateMs?: number | undefined;
   mergeFails?: string | undefined;
   /** Converting its checkpoints fails. */
   convertFails?: string | undefined;
@@ -52,7 +54,7 @@ export interface Faults {
   /** Who has asked for a checkpoint is not told of the job until then. */
   answerHeld?: Promise<void> | undefined;
   /** When the cmdlet is called, before it looks at anything. */
-  cmdletCalled: Map<string, () => Promise<void>>;
+  cmdletCalled: Map<string, (given: Record<string, unknown>) => Promise<void>>;
   /** Between a look at all settings and the answer. */
   settingsListed?: (() => Promise<void>) | undefined;
   /** The next sets fail with these codes. */
@@ -90,6 +92,8 @@ export class Hypervisor {
   readonly jobMs = JOB_MS;
   /** What the cluster says of where a machine is: id to node. Machines of other nodes are not listed. */
   readonly owners = new Map<string, string>();
+  /** How the cluster's service starts. */
+  clusterService: 'Auto' | 'Disabled' = 'Auto';
   /** What happened, for tests to look at. */
   readonly asked: { vm: string; level: number; settings: Record<string, string> }[] = [];
   readonly destroyed: string[] = [];
@@ -291,7 +295,7 @@ export class Hypervisor {
     const warnings = warning === undefined ? [] : [warning];
     let answer: Record<string, unknown>;
     try {
-      await this.faults.cmdletCalled.get(command)?.();
+      await this.faults.cmdletCalled.get(command)?.(given);
       const failure = this.faults.cmdletFails.get(command);
       if (failure !== undefined) throw new Error(failure);
       answer = { result: await this.#answer(command, given, node), warnings };
@@ -353,7 +357,9 @@ export class Hypervisor {
         this.events.push(given);
         return [];
       case 'Get-ClusterGroup':
-        return this.#clusterGroup(String(given.VMId));
+        return given.VMId === undefined
+          ? [...this.owners.values()].map((OwnerNode) => ({ OwnerNode }))
+          : this.#clusterGroup(String(given.VMId));
       case 'Get-ClusterSharedVolume':
         return [];
       default:

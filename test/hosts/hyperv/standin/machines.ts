@@ -141,9 +141,11 @@ export async function endCheckpoint(
   machine: Machine,
   checkpoint: Checkpoint,
   merging: () => Promise<void> = async () => {},
+  gone: () => Promise<void> = async () => {},
 ): Promise<void> {
   machine.checkpoints = machine.checkpoints.filter((other) => other !== checkpoint);
   for (const file of checkpoint.configuration) await rm(file, { force: true });
+  await gone();
   machine.status = STATUS.merging;
   try {
     await merging();

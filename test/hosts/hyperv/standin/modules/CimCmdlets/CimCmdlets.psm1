@@ -1,7 +1,7 @@
 # The CIM cmdlets that Firn uses.
 
 function Get-CimInstance {
-    [CmdletBinding()] param([string] $Namespace, [string] $ClassName, $InputObject)
+    [CmdletBinding()] param([string] $Namespace, [string] $ClassName, [string] $Filter, $InputObject)
     Send-Standin 'Get-CimInstance' $PSBoundParameters
 }
 function Get-CimClass {
