@@ -120,6 +120,8 @@ export class Calendar {
    * month that has no such day gives its last one, and a time of day that the clocks skipped the one as far after the gap.
    */
   before(instantMs: number, { years, months, days, hours }: Span): number {
+    // Of the hour that comes twice in autumn the calendar cannot tell which one it is.
+    if (years === 0 && months === 0 && days === 0) return instantMs - hours * HOUR_MS;
     const { year, month, day, asUtcMs } = this.#local(instantMs);
     const monthFirst = new Date(utc(year - years, month - months, 1));
     const lastDay = new Date(

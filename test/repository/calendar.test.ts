@@ -74,6 +74,7 @@ describe('a calendar', () => {
       new Date(berlin.before(at(from), parseSpan(span, 'x'))).toISOString();
     expect(earlier('2026-10-25T11:00:00Z', '1d')).toBe('2026-10-24T10:00:00.000Z');
     expect(earlier('2026-10-25T11:00:00Z', '24h')).toBe('2026-10-24T11:00:00.000Z');
+    expect(earlier('2026-10-25T01:30:00Z', '1h')).toBe('2026-10-25T00:30:00.000Z');
     expect(earlier('2026-03-29T10:00:00Z', '1d')).toBe('2026-03-28T11:00:00.000Z');
     // 02:30 does not exist on the 29th of March, and exists twice on the 25th of October.
     expect(earlier('2026-03-30T00:30:00Z', '1d')).toBe('2026-03-29T01:30:00.000Z');
