@@ -7,8 +7,8 @@
  * computers, of other users, and those without a claim are left alone, as nobody could know whether they are still needed.
  */
 
-import { rmSync } from 'node:fs';
-import { lstat, mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { lstat, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { firnError, fromFileSystem } from '../errors.js';
@@ -26,9 +26,8 @@ export class Scratch {
   #claim: Claim | undefined;
   #signals = 0;
 
-  private constructor(folder: string, claim: Claim | undefined) {
+  private constructor(folder: string) {
     this.folder = folder;
-    this.#claim = claim;
     process.on('exit', this.#remove);
     for (const signal of SIGNALS) process.on(signal, this.#onSignal);
   }
@@ -48,17 +47,27 @@ export class Scratch {
       );
     }
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-      const made = await mkdtemp(path.join(place, prefix())).catch((error: unknown) => {
-        throw fromFileSystem(error, 'create', 'ERR_WRITE');
-      });
-      const claim = claimOf(made);
-      if (claim === undefined) return new Scratch(made, undefined);
-      if (claim !== 'taken' && (await hasOwnClaim(made))) return new Scratch(made, claim);
-      if (claim !== 'taken') claim.release(true);
+      const scratch = Scratch.#new(place);
+      const claim = claimOf(scratch.folder);
+      if (claim === undefined) return scratch;
+      if (claim !== 'taken') {
+        scratch.#claim = claim;
+        if (await hasOwnClaim(scratch.folder)) return scratch;
+      }
+      await scratch.dispose();
     }
     throw firnError('ERR_WRITE', `Other processes remove what is made in ${place}`, {
       path: place,
     });
+  }
+
+  /** At once, so that no signal comes when there is a folder and nobody who would remove it. */
+  static #new(place: string): Scratch {
+    try {
+      return new Scratch(mkdtempSync(path.join(place, prefix())));
+    } catch (error) {
+      throw fromFileSystem(error, 'create', 'ERR_WRITE');
+    }
   }
 
   /** A file or folder inside. */
