@@ -21,7 +21,7 @@ import { type CheckpointRequest, type CheckpointResult, Machine } from './machin
 
 const LINE_BYTES_MAX = 64 * 1024;
 const POLL_MS = 15;
-const STATUS_TIMEOUT_MS = 5000;
+const STATUS_TIMEOUT_MS = 30_000;
 
 /** What a machine's process tells of itself. */
 export interface ProcessStatus {

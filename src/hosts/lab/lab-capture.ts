@@ -22,8 +22,8 @@ import { asFirnError, type FoundVm, reachableNow, statusOf } from './vm-status.j
 
 export const METHOD = 'lab checkpoint';
 const CHECKPOINT_DEADLINE_MS = 60_000;
-const THAW_DEADLINE_MS = 10_000;
-const CONFIRM_DEADLINE_MS = 10_000;
+const THAW_DEADLINE_MS = 30_000;
+const CONFIRM_DEADLINE_MS = 30_000;
 const KEEP_DEADLINE_MS = 30_000;
 
 /** What the guest promises, and why it is not more. */

@@ -47,7 +47,7 @@ const MIB = 1024 * KIB;
 const DISKS_MAX = 8;
 const FOLDER_NAME_MAX = 80;
 const POLL_MS = 20;
-const STOP_DEADLINE_MS = 10_000;
+const STOP_DEADLINE_MS = 30_000;
 const MERGE_DEADLINE_MS = 600_000;
 
 const VM_DEFAULTS = {

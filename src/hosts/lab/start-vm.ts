@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { firnError } from '../../errors.js';
 import { processStatus } from './control.js';
 
-const START_DEADLINE_MS = 20_000;
+const START_DEADLINE_MS = 60_000;
 const POLL_MS = 20;
 const LOG_FILE = 'vm.log';
 const WORD_MAX = 600;

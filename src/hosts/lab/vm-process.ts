@@ -19,7 +19,7 @@ import { Guest } from './guest.js';
 import { Machine } from './machine.js';
 import { reachableWith } from './vm-status.js';
 
-const HOLD_TRIES_MS = 10_000;
+const HOLD_TRIES_MS = 30_000;
 const POLL_MS = 20;
 const FREEZE_SLOW_MS = 1000;
 
