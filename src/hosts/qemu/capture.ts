@@ -29,6 +29,7 @@ import {
   writeDurably,
   writeRecord,
 } from './record.js';
+import { refuseStaleLog } from './stale-log.js';
 
 export const METHOD = 'blockdev-snapshot';
 /** Nobody waits for it but the run, and without an answer the disks are read as a whole. */
@@ -66,6 +67,7 @@ export async function captureMachine(
   }
   const { disks, capture } = await withQmp(machine.folder, async (qmp) => {
     const disks = await chooseDisks(qmp, request, mark);
+    await Promise.all(disks.map(({ active }) => refuseStaleLog(request.vm, active)));
     const named = disks.map((disk) => ({
       name: disk.name,
       base: disk.active.file,

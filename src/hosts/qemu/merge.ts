@@ -16,12 +16,15 @@ import type { Machine } from './machines.js';
 import { jobId, readOverlayHeader } from './overlay.js';
 import { type QmpClient, QmpRefusal, withQmp } from './qmp.js';
 import { type LayerStage, type RunRecord, writeRecord } from './record.js';
+import { staleLog } from './stale-log.js';
 
 const POLL_MIN_MS = 10;
 const POLL_MAX_MS = 500;
 /** How often a disk's merge is begun again after it failed. */
 const ATTEMPTS_MAX = 4;
 const RETRY_MS = 500;
+const STALE_LOG_HINT =
+  'Shut the machine down, so that its QEMU ends, and run "firn reconcile": while it is off the disk is mended, and the layer is merged.';
 
 const jobsSchema = z.array(
   z.object({ id: z.string(), status: z.string(), error: z.string().optional() }),
@@ -100,6 +103,11 @@ export class LiveMerge {
     const overlay = disk.layers[place];
     const base = disk.layers[place + 1];
     if (active === undefined || overlay === undefined || base === undefined) return;
+    if ((await staleLog(base)) !== undefined) {
+      // Or another release has begun to merge just now: the next round shows it.
+      const message = `QEMU died while it changed the tables of ${base.file}, and would lose what is merged into it now`;
+      return this.#noteFailure(disk, message, STALE_LOG_HINT);
+    }
     // Below a layer of somebody else's, QEMU completes without being told to.
     await this.#note(disk, place === 0 ? 'merging' : 'completing');
     await qmp.execute('block-commit', {
@@ -111,12 +119,14 @@ export class LiveMerge {
     });
   }
 
-  async #noteFailure(disk: GraphDisk, message: string): Promise<void> {
+  async #noteFailure(disk: GraphDisk, message: string, hint?: string): Promise<void> {
     const count = (this.#failures.get(disk.name)?.count ?? 0) + 1;
     this.#failures.set(disk.name, { count, message });
     if (count >= ATTEMPTS_MAX) {
       const name = this.#machine.ref.name;
-      throw firnError('ERR_MERGE_FAILED', `${name}: ${disk.name} could not be merged: ${message}`);
+      throw firnError('ERR_MERGE_FAILED', `${name}: ${disk.name} could not be merged: ${message}`, {
+        ...(hint === undefined ? {} : { hint }),
+      });
     }
     await sleep(RETRY_MS);
   }
