@@ -14,7 +14,7 @@ import { type QmpClient, withQmp } from './qmp.js';
 import { whyNoFreeze } from './reach.js';
 import { marksIn, readRecord } from './record.js';
 
-const PROBE_MS = 2_000;
+const PROBE_MS = 5_000;
 
 /** None for a machine whose monitor does not answer: nothing can be said about it, and the others count. */
 export async function findLeftovers(machine: Machine): Promise<Leftover[]> {

@@ -11,7 +11,7 @@ import { hostFailure, type QmpClient } from './qmp.js';
 /** Why a guest agent's freeze is no more than this. */
 export const FILE_SYSTEMS_ONLY = 'a guest agent brings file systems to rest, not programs';
 /** How long an agent is given to show that it is there. */
-const PROBE_MS = 2_000;
+const PROBE_MS = 5_000;
 
 export interface Reach {
   reachable: Consistency;
