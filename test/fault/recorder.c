@@ -264,6 +264,8 @@ static int synced(int fd, int result) {
   struct stat about;
   if (result == 0 && watched(fd, path, &about)) {
     if (S_ISDIR(about.st_mode)) {
+      /* It has no name any more if somebody has removed it meanwhile, as two that empty one folder at once do. */
+      if (about.st_nlink == 0) return result;
       put('D', about.st_ino, 0, path, strlen(path), "", 0);
     } else {
       put('S', about.st_ino, 0, "", 0, "", 0);
