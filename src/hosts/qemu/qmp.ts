@@ -7,9 +7,17 @@
  */
 
 import path from 'node:path';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { type FirnError, firnError, isFirnError } from '../../errors.js';
 import { LineSocket } from './line-socket.js';
+
+const greetingSchema = z.object({
+  QMP: z.object({
+    version: z.object({
+      qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }),
+    }),
+  }),
+});
 
 const CONNECT_MS = 10_000;
 const COMMAND_MS = 30_000;
@@ -32,7 +40,8 @@ export class NotRunning extends Error {}
 
 export class QmpClient {
   readonly #lines: LineSocket;
-  #nextId = 1;
+  // Not from one on: an answer to the client before this one may come to this one.
+  #nextId = Math.floor(Math.random() * 2 ** 40);
   /** "7.2.22", as the greeting has it. */
   version = '';
 
@@ -49,7 +58,7 @@ export class QmpClient {
     try {
       lines = await LineSocket.connect(socketPath, timeoutMs);
       const client = new QmpClient(lines);
-      client.#greet(await lines.receive(timeoutMs));
+      await client.#awaitGreeting(performance.now() + timeoutMs);
       await client.execute('qmp_capabilities');
       return client;
     } catch (error) {
@@ -112,13 +121,15 @@ export class QmpClient {
     this.#lines.close();
   }
 
-  #greet(line: string): void {
-    const greeting = JSON.parse(line) as {
-      QMP?: { version?: { qemu?: Record<'major' | 'minor' | 'micro', number> } };
-    };
-    const version = greeting.QMP?.version?.qemu;
-    if (version === undefined) throw new Error('it does not greet as QMP does');
-    this.version = `${version.major}.${version.minor}.${version.micro}`;
+  /** What QEMU had still to send when the client before this one left comes first: events, an answer, the end of a line. */
+  async #awaitGreeting(endMs: number): Promise<void> {
+    for (;;) {
+      const line = await this.#lines.receive(Math.max(1, endMs - performance.now()));
+      const version = versionOf(line);
+      if (version === undefined) continue;
+      this.version = `${version.major}.${version.minor}.${version.micro}`;
+      return;
+    }
   }
 
   async #receive(command: string, timeoutMs: number): Promise<Record<string, unknown>> {
@@ -130,6 +141,15 @@ export class QmpClient {
         cause: error,
       });
     }
+  }
+}
+
+/** Of a greeting; undefined for any other line. */
+function versionOf(line: string): Record<'major' | 'minor' | 'micro', number> | undefined {
+  try {
+    return greetingSchema.safeParse(JSON.parse(line)).data?.QMP.version.qemu;
+  } catch {
+    return undefined;
   }
 }
 

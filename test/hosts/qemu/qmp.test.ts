@@ -4,6 +4,7 @@
  */
 
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { NotRunning, QmpClient, QmpRefusal } from '../../../src/hosts/qemu/qmp.js';
 import { temporaryFolder } from '../../helpers/folder.js';
@@ -53,6 +54,19 @@ describe.skipIf(whyNoDaemon !== undefined)("a client of QEMU's monitor", () => {
     (await second).close();
   });
 
+  test('gets its own greeting, however abruptly clients before it have left', async () => {
+    const machine = await daemon();
+    const socket = path.join(machine.folder, 'qmp.sock');
+    for (let round = 0; round < 200; round++) {
+      const qmp = await QmpClient.connect(socket);
+      // Its answer is long, and nobody waits for it.
+      const asked = qmp.execute('query-qmp-schema').catch(() => {});
+      if (round % 2 === 0) await sleep(round % 7);
+      qmp.close();
+      await asked;
+    }
+  });
+
   test('says that nothing runs when the socket of a dead machine is still there', async () => {
     const machine = await daemon();
     await machine.kill();
@@ -92,6 +106,19 @@ describe('a monitor that misbehaves', () => {
       code: 'ERR_HOST_UNREACHABLE',
     });
     await expect(qmp.execute('next', {}, 500)).rejects.toThrow('did not answer');
+    qmp.close();
+  });
+
+  test('may send first what was meant for the client before', async () => {
+    const leftOver =
+      'ne": 1}}\r\n{"event": "JOB_STATUS_CHANGE"}\r\n{"return": "of another", "id": 1}\r\n';
+    const socket = await serve(
+      (send) => send(`${leftOver}${GREETING}{"return": "of another", "id": 1}\r\n`),
+      (line, send) => send(`{"return": "mine", "id": ${JSON.parse(line).id}}\n`),
+    );
+    const qmp = await QmpClient.connect(socket);
+    expect(qmp.version).toBe('9.1.2');
+    expect(await qmp.execute('a')).toBe('mine');
     qmp.close();
   });
 
