@@ -6,9 +6,10 @@
  * below, and whether anything was ever written: a first-level table of zeros has no data.
  */
 
-import { type FileHandle, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { runOfMark } from '../host.js';
+import { readExactly } from './read-exactly.js';
 
 const MAGIC = 0x514649fb; // "QFI\xfb"
 const HEADER_BYTES = 72; // version 2; version 3 only adds to it
@@ -107,16 +108,4 @@ function isUnused(table: Buffer): boolean {
     if ((table.readBigUInt64BE(offset) & L1_OFFSET_MASK) !== 0n) return false;
   }
   return true;
-}
-
-async function readExactly(
-  handle: FileHandle,
-  offset: number,
-  length: number,
-): Promise<Buffer | undefined> {
-  const { size } = await handle.stat();
-  if (!Number.isSafeInteger(offset) || offset + length > size) return undefined;
-  const buffer = Buffer.alloc(length);
-  const { bytesRead } = await handle.read(buffer, 0, length, offset);
-  return bytesRead === length ? buffer : undefined;
 }

@@ -31,9 +31,10 @@ export async function staleLog({ file, format }: GraphLayer): Promise<string | u
 /** Rejects with ERR_CHECKPOINT_FAILED if the layer, which a machine writes to, has a log that was left: a checkpoint could not be merged. */
 export async function refuseStaleLog(vm: VmRef, layer: GraphLayer): Promise<void> {
   const id = await staleLog(layer);
+  if (id === undefined) return;
   for (let waitedMs = 0; waitedMs < SAME_ID_MS; waitedMs += POLL_MS) {
-    if (id === undefined || (await staleLog(layer)) !== id) return;
     await sleep(POLL_MS);
+    if ((await staleLog(layer)) !== id) return;
   }
   throw firnError(
     'ERR_CHECKPOINT_FAILED',

@@ -10,6 +10,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32c } from '../../crc32c.js';
+import { readExactly } from './read-exactly.js';
 
 const FILE_SIGNATURE = 'vhdxfile';
 const HEADER_OFFSETS = [64 * 1024, 128 * 1024] as const;
@@ -128,16 +129,4 @@ function logId({ bytes }: Header): Buffer {
 
 function isZero(bytes: Buffer): boolean {
   return bytes.every((byte) => byte === 0);
-}
-
-async function readExactly(
-  handle: FileHandle,
-  offset: number,
-  length: number,
-): Promise<Buffer | undefined> {
-  const { size } = await handle.stat();
-  if (!Number.isSafeInteger(offset) || offset + length > size) return undefined;
-  const buffer = Buffer.alloc(length);
-  const { bytesRead } = await handle.read(buffer, 0, length, offset);
-  return bytesRead === length ? buffer : undefined;
 }

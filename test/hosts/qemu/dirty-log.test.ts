@@ -17,48 +17,22 @@ import { newMark } from '../../conformance/host.js';
 import { diskContent, sha256 } from '../../helpers/disks.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { capture, release } from './runs.js';
+import { type Setting, setStage, setting } from './setting.js';
 import { contentOf, exists, StorageDaemon, whyNoDaemon } from './storage-daemon.js';
 import { breakHeader, crash, HEADER_BYTES, HEADER_OFFSETS, readHeaders } from './vhdx-crash.js';
 
 const run = promisify(execFile);
 const NO_ID = '0'.repeat(32);
 
-interface Setting {
-  root: string;
-  machine: StorageDaemon;
-  mark: string;
-  disk: string;
-  overlay: string;
-  files(): Promise<string[]>;
-}
-
 /** A machine that was killed while it ran on a layer; its merge had begun. Both layer and disk hold writes. */
 async function killedInMerge(stage = 'merging'): Promise<Setting> {
-  const root = await temporaryFolder();
-  const folder = path.join(root, 'vm');
-  const machine = await StorageDaemon.create(folder);
-  onTestFinished(() => machine.stop());
-  const mark = newMark();
-  await machine.write(1, 0, 2);
-  await capture(root, mark);
-  await machine.write(5, 1, 6);
-  await machine.kill();
-  await setStage(folder, mark, stage);
-  return {
-    root,
-    machine,
-    mark,
-    disk: path.join(folder, 'd0.vhdx'),
-    overlay: path.join(folder, `d0_${mark}.qcow2`),
-    files: async () => (await readdir(folder)).filter((name) => !name.endsWith('.sock')).sort(),
-  };
-}
-
-async function setStage(folder: string, mark: string, stage: string): Promise<void> {
-  const file = path.join(folder, `${mark}.run.json`);
-  const record = JSON.parse(await readFile(file, 'utf8'));
-  for (const disk of record.disks) disk.stage = stage;
-  await writeFile(file, JSON.stringify(record));
+  const here = await setting();
+  await here.machine.write(1, 0, 2);
+  await capture(here.root, here.mark);
+  await here.machine.write(5, 1, 6);
+  await here.machine.kill();
+  await setStage(here, stage);
+  return here;
 }
 
 /** What the machine saw as its disk, before anything is broken. */
@@ -108,7 +82,7 @@ describe.skipIf(whyNoDaemon !== undefined)('a release after QEMU died in a merge
     const here = await killedInMerge();
     await run('qemu-img', ['commit', '-q', '-d', '-f', 'qcow2', here.overlay]);
     const content = await seen(here);
-    await setStage(here.machine.folder, here.mark, 'completing');
+    await setStage(here, 'completing');
     await crash(here.disk, 'whole');
     await expectMerged(here, content);
   });
@@ -123,7 +97,7 @@ describe.skipIf(whyNoDaemon !== undefined)('a release after QEMU died in a merge
       );
       await sleep(round * 2);
       await here.machine.kill();
-      await setStage(here.machine.folder, here.mark, 'merging');
+      await setStage(here, 'merging');
       await expectMerged(here, content);
     }
   });
@@ -194,7 +168,7 @@ describe.skipIf(whyNoDaemon !== undefined)('a release after QEMU died in a merge
   test('leaves the log of a disk alone into which nothing is to be merged', async () => {
     const here = await killedInMerge();
     await run('qemu-img', ['commit', '-q', '-f', 'qcow2', here.overlay]);
-    await setStage(here.machine.folder, here.mark, 'merged');
+    await setStage(here, 'merged');
     await crash(here.disk, 'none');
     const before = await digestOf(here.disk);
     expect(await release(here.root, here.mark)).toBeUndefined();

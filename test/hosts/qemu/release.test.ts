@@ -5,7 +5,7 @@
  */
 
 import { execFile } from 'node:child_process';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -14,35 +14,10 @@ import { QemuHost } from '../../../src/hosts/qemu/qemu-host.js';
 import { newMark } from '../../conformance/host.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { capture, plainSteps, release, startRun } from './runs.js';
+import { type Setting, setStage, setting } from './setting.js';
 import { contentOf, exists, StorageDaemon, waitFor, whyNoDaemon } from './storage-daemon.js';
 
 const run = promisify(execFile);
-
-interface Setting {
-  root: string;
-  machine: StorageDaemon;
-  mark: string;
-  disk: string;
-  overlay: string;
-  /** Files in the machine's folder, sockets left out. */
-  files(): Promise<string[]>;
-}
-
-async function setting(disks = ['d0']): Promise<Setting> {
-  const root = await temporaryFolder();
-  const folder = path.join(root, 'vm');
-  const machine = await StorageDaemon.create(folder, disks);
-  onTestFinished(() => machine.stop());
-  const mark = newMark();
-  return {
-    root,
-    machine,
-    mark,
-    disk: path.join(folder, 'd0.vhdx'),
-    overlay: path.join(folder, `d0_${mark}.qcow2`),
-    files: async () => (await readdir(folder)).filter((name) => !name.endsWith('.sock')).sort(),
-  };
-}
 
 /** Begins the merge as a run does, so slowly that it does not end before it is told to hurry. */
 async function beginSlowMerge({ machine, mark }: Setting): Promise<void> {
@@ -69,13 +44,6 @@ async function jobOf({ machine }: Setting) {
 
 async function jobStatus(here: Setting): Promise<string | undefined> {
   return (await jobOf(here))?.status;
-}
-
-async function setStage({ machine, mark }: Setting, stage: string): Promise<void> {
-  const file = path.join(machine.folder, `${mark}.run.json`);
-  const record = JSON.parse(await readFile(file, 'utf8'));
-  for (const disk of record.disks) disk.stage = stage;
-  await writeFile(file, JSON.stringify(record));
 }
 
 /** What a disk holds to which the same writes were made in one go. */

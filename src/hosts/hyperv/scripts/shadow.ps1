@@ -309,9 +309,7 @@ function Stop-FirnHolder($claim) {
         # It has ended.
         return
     }
-    $noted = [datetime]::Parse($claim.holder.started, [System.Globalization.CultureInfo]::InvariantCulture,
-        [System.Globalization.DateTimeStyles]::RoundtripKind)
-    if ([math]::Abs(($started - $noted.ToUniversalTime()).TotalSeconds) -gt 1) { return }
+    if ([math]::Abs(($started - (ConvertTo-FirnUtc $claim.holder.started)).TotalSeconds) -gt 1) { return }
     try { $process.Kill() } catch { return }
     [void] $process.WaitForExit(5000)
 }
