@@ -14,8 +14,6 @@ import { type QmpClient, withQmp } from './qmp.js';
 import { whyNoFreeze } from './reach.js';
 import { marksIn, readRecord } from './record.js';
 
-const PROBE_MS = 5_000;
-
 /** None for a machine whose monitor does not answer: nothing can be said about it, and the others count. */
 export async function findLeftovers(machine: Machine): Promise<Leftover[]> {
   if (machine.problem !== undefined) return [];
@@ -88,9 +86,7 @@ async function marksBeside(folder: string, disks: readonly GraphDisk[]): Promise
 
 async function frozenGuest(qmp: QmpClient, machine: Machine): Promise<Leftover[]> {
   if ((await whyNoFreeze(qmp, machine)) !== undefined) return [];
-  const agent = await GuestAgent.connect(agentSocket(machine.folder), PROBE_MS).catch(
-    () => undefined,
-  );
+  const agent = await GuestAgent.connect(agentSocket(machine.folder)).catch(() => undefined);
   if (agent === undefined) return [];
   try {
     if (!(await agent.isFrozen())) return [];

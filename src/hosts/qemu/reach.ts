@@ -10,8 +10,6 @@ import { hostFailure, type QmpClient } from './qmp.js';
 
 /** Why a guest agent's freeze is no more than this. */
 export const FILE_SYSTEMS_ONLY = 'a guest agent brings file systems to rest, not programs';
-/** How long an agent is given to show that it is there. */
-const PROBE_MS = 5_000;
 
 export interface Reach {
   reachable: Consistency;
@@ -42,7 +40,7 @@ export async function probeReach(qmp: QmpClient, machine: Machine): Promise<Reac
 async function whyAgentCannot(folder: string): Promise<string | undefined> {
   let agent: GuestAgent | undefined;
   try {
-    agent = await GuestAgent.connect(agentSocket(folder), PROBE_MS);
+    agent = await GuestAgent.connect(agentSocket(folder));
     if (await agent.isFrozen()) return 'the guest stands frozen';
     return (await agent.canFreeze()) ? undefined : 'the guest agent may not freeze file systems';
   } catch (error) {
